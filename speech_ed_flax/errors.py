@@ -6,7 +6,7 @@ class SpeechError(ValueError):
 
 
 class ConfigError(SpeechError):
-    """A configuration that is missing a value, contradicts itself or asks for something unsupported."""
+    """A configuration that lacks a value, contradicts itself or asks for what is not supported."""
 
 
 class CheckpointError(SpeechError):

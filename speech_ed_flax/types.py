@@ -1,6 +1,6 @@
 """The legend of axes used in every signature of this package.
 
-``batch``: utterances. ``samples``: audio samples (16 kHz). ``frames``: feature frames of a front end.
+``batch``: utterances. ``samples``: audio samples (16 kHz). ``frames``: feature frames.
 ``source``: encoder positions. ``target``: decoder positions. ``beams``: hypotheses per utterance.
 ``rows``: batch x beams. ``heads``, ``head_dim``, ``width``, ``vocab``: sizes of the model.
 

@@ -1,0 +1,12 @@
+"""Text decoders, by the ``model_type`` of their configuration."""
+
+from speech_ed_flax.decoders import bart, bert, gpt2
+from speech_ed_flax.family import Family
+
+DECODERS: dict[str, Family] = {
+    "bart": bart.BART,
+    "bert": bert.BERT,
+    "gpt2": gpt2.GPT2_FAMILY,
+    "mbart": bart.MBART,
+    "whisper": bart.WHISPER,
+}

@@ -1,0 +1,132 @@
+"""The encoder of Whisper (Radford et al., 2022): log-mel frames in, states out.
+
+Behaviour matched: transformers 5.23 ``WhisperEncoder``, which hears its padding as silence and
+takes no mask.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.family import Family
+from speech_ed_flax.layers.convolution import Convolution
+from speech_ed_flax.layers.feed_forward import check_activation, exact_gelu
+from speech_ed_flax.layers.linear import Embed
+from speech_ed_flax.layers.transformer import LayerConfig, TransformerEncoder
+from speech_ed_flax.types import Array, Bool, Float
+
+
+@dataclass(frozen=True)
+class WhisperEncoderConfig:
+    """Shape of a Whisper encoder.
+
+    Attributes:
+        layer: of the transformer.
+        layers: number of transformer layers.
+        mels: bands of the log-mel spectrogram.
+        positions: states of one clip, 1500 for 30 s; the input has twice as many frames.
+    """
+
+    layer: LayerConfig
+    layers: int
+    mels: int
+    positions: int
+
+    @property
+    def width(self) -> int:
+        """Width of the encoder's output."""
+        return self.layer.width
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of every input, without the batch: mel bands and frames."""
+        return (self.mels, 2 * self.positions)
+
+    @classmethod
+    def from_hf(cls, hf: Any) -> "WhisperEncoderConfig":
+        """Reads a ``WhisperConfig`` of transformers."""
+        layer = LayerConfig(
+            width=hf.d_model,
+            heads=hf.encoder_attention_heads,
+            up_width=hf.encoder_ffn_dim,
+            activation=check_activation("encoder.activation_function", hf.activation_function),
+            pre_norm=True,
+            key_bias=False,
+            dropout=hf.dropout,
+            attention_dropout=hf.attention_dropout,
+            activation_dropout=hf.activation_dropout,
+            layer_drop=hf.encoder_layerdrop,
+        )
+        return cls(layer, hf.encoder_layers, hf.num_mel_bins, hf.max_source_positions)
+
+
+class FrontEnd(nn.Module):
+    """Two convolutions, the second of which halves the frames."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch frames mels"]) -> Float[Array, "batch half width"]:
+        """Convolves log-mel frames."""
+        x = exact_gelu(Convolution(self.width, 3, 1, 1, name="first")(x))
+        return exact_gelu(Convolution(self.width, 3, 2, 1, name="second")(x))
+
+
+class WhisperEncoder(nn.Module):
+    """Log-mel frames in, states out."""
+
+    config: WhisperEncoderConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "batch mels frames"],
+        mask: Bool[Array, "batch any"] | None = None,
+    ) -> tuple[Float[Array, "batch source width"], None]:
+        """Encodes log-mel features, padded with silence to the length the model was trained on.
+
+        ``mask`` is accepted and not read: silence is part of what Whisper hears.
+
+        Raises:
+            ConfigError: if there are not ``2 * positions`` frames of ``mels`` bands.
+        """
+        config = self.config
+        if features.shape[1:] != config.input_shape:
+            raise ConfigError(
+                f"input_features has shape {list(features.shape[1:])} but this encoder reads "
+                f"{list(config.input_shape)} (mel bands, frames): extract features with the "
+                "checkpoint's own settings."
+            )
+        x = FrontEnd(config.width, name="feature_encoder")(features.swapaxes(1, 2))
+        x = x + Embed(config.positions, config.width, name="positions")(
+            jnp.arange(config.positions)
+        )
+        x = TransformerEncoder(config.layer, config.layers, name="transformer")(x)
+        return x, None
+
+
+NAMES = {
+    "feature_encoder/first": "conv1",
+    "feature_encoder/second": "conv2",
+    "positions": "embed_positions",
+    "transformer/norm": "layer_norm",
+    "transformer/layers_{}/self_attention/query": "layers.{}.self_attn.q_proj",
+    "transformer/layers_{}/self_attention/key": "layers.{}.self_attn.k_proj",
+    "transformer/layers_{}/self_attention/value": "layers.{}.self_attn.v_proj",
+    "transformer/layers_{}/self_attention/out": "layers.{}.self_attn.out_proj",
+    "transformer/layers_{}/self_attention_norm": "layers.{}.self_attn_layer_norm",
+    "transformer/layers_{}/feed_forward/up": "layers.{}.fc1",
+    "transformer/layers_{}/feed_forward/down": "layers.{}.fc2",
+    "transformer/layers_{}/feed_forward_norm": "layers.{}.final_layer_norm",
+}
+
+WHISPER = Family(
+    config=WhisperEncoderConfig,
+    module=WhisperEncoder,
+    names=NAMES,
+    aliases=((r"^(model\.)?encoder\.", ""),),
+    unused=(r"^(model\.)?decoder\.", r"^proj_out\."),
+)

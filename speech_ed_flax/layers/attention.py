@@ -1,0 +1,109 @@
+"""Attention that knows neither self nor cross nor cached."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from speech_ed_flax.layers.dropout import Dropout
+from speech_ed_flax.layers.linear import Dense
+from speech_ed_flax.types import Array, Bool, Float, Int
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one layer, heads before time.
+
+    With the heads in front, a step of decoding updates and reads the cache in place; with time in
+    front XLA:CPU transposes all of it at every step.
+    """
+
+    key: Float[Array, "batch heads source head_dim"]
+    value: Float[Array, "batch heads source head_dim"]
+
+    def write(self, new: "KeyValue", position: Int[Array, ""] | int) -> "KeyValue":
+        """Returns these with ``new`` written at ``position`` on."""
+        at = (0, 0, position, 0)
+        return KeyValue(
+            *(
+                jax.lax.dynamic_update_slice(old, part, at)
+                for old, part in zip(self, new, strict=True)
+            )
+        )
+
+
+def causal_mask(
+    target: int, source: int, position: Int[Array, ""] | int
+) -> Bool[Array, "1 1 target source"]:
+    """Lets the query at ``position + i`` see keys up to its own.
+
+    With ``position=1, target=2, source=4``::
+
+        1 1 0 0
+        1 1 1 0
+    """
+    queries = position + jnp.arange(target)
+    return (jnp.arange(source) <= queries[:, None])[None, None]
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al., 2017).
+
+    Attributes:
+        width: of queries and output.
+        heads: divides ``width``.
+        key_bias: whether keys have a bias (Whisper's do not).
+        scale: of the scores; ``None`` is ``head_dim ** -0.5``.
+        dropout: rate on the attention weights.
+    """
+
+    width: int
+    heads: int
+    key_bias: bool = True
+    scale: float | None = None
+    dropout: float = 0.0
+
+    def setup(self):
+        """Creates the four projections."""
+        self.query = Dense(self.width)
+        self.key = Dense(self.width, use_bias=self.key_bias)
+        self.value = Dense(self.width)
+        self.out = Dense(self.width)
+        self.drop = Dropout(self.dropout)
+
+    def _split(
+        self, x: Float[Array, "batch time width"]
+    ) -> Float[Array, "batch heads time head_dim"]:
+        batch, time, _ = x.shape
+        return x.reshape(batch, time, self.heads, self.width // self.heads).swapaxes(1, 2)
+
+    def project(self, source: Float[Array, "batch source other"]) -> KeyValue:
+        """Projects ``source`` to keys and values."""
+        return KeyValue(self._split(self.key(source)), self._split(self.value(source)))
+
+    def __call__(
+        self,
+        x: Float[Array, "batch target width"],
+        key_value: KeyValue,
+        mask: Bool[Array, "#batch #heads #target source"] | None = None,
+        bias: Float[Array, "#batch #heads #target source"] | None = None,
+    ) -> Float[Array, "batch target width"]:
+        """Reads ``key_value`` for each position of ``x``.
+
+        A query that sees no key reads zero (not the mean of what it must not see).
+        """
+        scale = self.scale if self.scale is not None else (self.width // self.heads) ** -0.5
+        query = self._split(self.query(x)) * scale
+        scores = jnp.einsum(
+            "bhqd,bhkd->bhqk", query, key_value.key, preferred_element_type=jnp.float32
+        )
+        if bias is not None:
+            scores += bias
+        if mask is not None:
+            scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+        weights = jax.nn.softmax(scores)
+        if mask is not None:
+            weights = jnp.where(mask, weights, 0.0)
+        weights = self.drop(weights).astype(x.dtype)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, key_value.value)
+        return self.out(mixed.swapaxes(1, 2).reshape(x.shape))

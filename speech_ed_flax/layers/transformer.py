@@ -1,0 +1,269 @@
+"""Encoder and decoder layers, and stacks of them, that serve every family."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.layers.attention import Attention, KeyValue, causal_mask
+from speech_ed_flax.layers.dropout import Dropout
+from speech_ed_flax.layers.feed_forward import FeedForward
+from speech_ed_flax.layers.linear import Dense
+from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm
+from speech_ed_flax.types import Array, Bool, Float, Int
+
+Cache = tuple[KeyValue, ...]
+"""Keys and values of the self-attention of every decoder layer."""
+
+
+class Context(NamedTuple):
+    """What a decoder reads of the encoder: projected once per utterance, never per step or beam."""
+
+    layers: tuple[KeyValue, ...]
+    mask: Bool[Array, "batch source"] | None
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """Shape of one transformer layer.
+
+    Attributes:
+        width: of the residual stream.
+        heads: attention heads; they divide ``width``.
+        up_width: of the feed-forward network.
+        activation: of the feed-forward network.
+        pre_norm: whether a norm comes before each sublayer (else after each sum), and a last one
+            after the stack.
+        epsilon: of every norm.
+        key_bias: whether attention keys have a bias.
+        scaled: whether scores are divided by the root of ``head_dim``.
+        scaled_by_depth: whether layer ``i`` divides its scores by ``i + 1`` as well.
+        bottleneck: width of a residual adapter behind each layer (MMS), if any.
+        dropout: rate after each sublayer and after the embeddings.
+        attention_dropout: rate on the attention weights.
+        activation_dropout: rate inside the feed-forward network.
+        layer_drop: rate at which whole layers are skipped (LayerDrop; Fan et al., 2019).
+    """
+
+    width: int
+    heads: int
+    up_width: int
+    activation: str
+    pre_norm: bool
+    epsilon: float = TORCH_EPSILON
+    key_bias: bool = True
+    scaled: bool = True
+    scaled_by_depth: bool = False
+    bottleneck: int | None = None
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    layer_drop: float = 0.0
+
+    def __post_init__(self):
+        """Checks the sizes.
+
+        Raises:
+            ConfigError: naming the size.
+        """
+        for name in ("width", "heads", "up_width"):
+            size = getattr(self, name)
+            if not (isinstance(size, int) and size > 0):
+                raise ConfigError(f"{name}={size!r} of a transformer layer must be positive.")
+        if self.width % self.heads:
+            raise ConfigError(f"width {self.width} is not divisible by {self.heads} heads.")
+
+    def scale(self, index: int) -> float:
+        """Returns the factor of the attention scores of layer ``index``."""
+        scale = (self.width // self.heads) ** -0.5 if self.scaled else 1.0
+        return scale / (index + 1) if self.scaled_by_depth else scale
+
+
+class Bottleneck(nn.Module):
+    """The attention adapter of MMS (Pratap et al., 2023): norm, down, relu, up."""
+
+    width: int
+    inner: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch frames width"]) -> Float[Array, "batch frames width"]:
+        """Computes the correction that the layer adds to ``x``."""
+        x = LayerNorm(TORCH_EPSILON, name="norm")(x)
+        x = jax.nn.relu(Dense(self.inner, name="down")(x))
+        return Dense(self.width, name="up")(x)
+
+
+class Layer(nn.Module):
+    """What encoder and decoder layers share: self-attention, feed-forward, norms, residuals."""
+
+    config: LayerConfig
+    index: int = 0
+
+    def setup(self):
+        """Creates the sublayers."""
+        self.self_attention = self._attention()
+        self.self_attention_norm = LayerNorm(self.config.epsilon)
+        self.feed_forward = FeedForward(
+            self.config.width,
+            self.config.up_width,
+            self.config.activation,
+            self.config.activation_dropout,
+        )
+        self.feed_forward_norm = LayerNorm(self.config.epsilon)
+        self.drop = Dropout(self.config.dropout)
+
+    def _attention(self) -> Attention:
+        return Attention(
+            self.config.width,
+            self.config.heads,
+            key_bias=self.config.key_bias,
+            scale=self.config.scale(self.index),
+            dropout=self.config.attention_dropout,
+        )
+
+    def _residual(self, x, norm, sublayer):
+        """Adds ``sublayer`` to ``x``, with the norm where this kind of layer has it."""
+        if self.config.pre_norm:
+            return x + self.drop(sublayer(norm(x)))
+        return norm(x + self.drop(sublayer(x)))
+
+
+class EncoderLayer(Layer):
+    """Self-attention over all frames, then feed-forward."""
+
+    def setup(self):
+        """Creates the sublayers."""
+        super().setup()
+        if self.config.bottleneck is not None:
+            self.bottleneck = Bottleneck(self.config.width, self.config.bottleneck)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch frames width"],
+        mask: Bool[Array, "#batch #heads #frames frames"] | None,
+    ) -> Float[Array, "batch frames width"]:
+        """Transforms ``x``; frames that ``mask`` hides are seen by nobody."""
+        attention = self.self_attention
+        x = self._residual(
+            x, self.self_attention_norm, lambda y: attention(y, attention.project(y), mask)
+        )
+        x = self._residual(x, self.feed_forward_norm, self.feed_forward)
+        return x + self.bottleneck(x) if self.config.bottleneck is not None else x
+
+
+class DecoderLayer(Layer):
+    """Causal self-attention, cross-attention to the encoder, then feed-forward."""
+
+    def setup(self):
+        """Creates the sublayers."""
+        super().setup()
+        self.cross_attention = self._attention()
+        self.cross_attention_norm = LayerNorm(self.config.epsilon)
+
+    def context(self, states: Float[Array, "batch source other"]) -> KeyValue:
+        """Projects encoder states to the keys and values of the cross-attention."""
+        return self.cross_attention.project(states)
+
+    def __call__(
+        self,
+        x: Float[Array, "rows target width"],
+        context: KeyValue,
+        context_mask: Bool[Array, "batch #heads #target source"] | None,
+        cache: KeyValue | None,
+        position: Int[Array, ""] | int,
+        mask: Bool[Array, "#rows #heads target length"],
+    ) -> tuple[Float[Array, "rows target width"], KeyValue | None]:
+        """Transforms ``x`` and returns the cache with its keys and values written."""
+
+        def attend_self(y):
+            nonlocal cache
+            key_value = self.self_attention.project(y)
+            if cache is not None:
+                key_value = cache = cache.write(key_value, position)
+            return self.self_attention(y, key_value, mask)
+
+        def attend_cross(y):
+            # Beams fold into the queries, so the encoder's keys are never copied per beam.
+            folded = y.reshape(context.key.shape[0], -1, y.shape[-1])
+            return self.cross_attention(folded, context, context_mask).reshape(y.shape)
+
+        x = self._residual(x, self.self_attention_norm, attend_self)
+        x = self._residual(x, self.cross_attention_norm, attend_cross)
+        return self._residual(x, self.feed_forward_norm, self.feed_forward), cache
+
+
+def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:
+    """Returns ``after`` or, at the stack's ``layer_drop`` under a ``"dropout"`` key, ``before``."""
+    rate = stack.config.layer_drop
+    if not (rate and stack.has_rng("dropout")):
+        return after
+    return jnp.where(jax.random.bernoulli(stack.make_rng("dropout"), rate), before, after)
+
+
+class TransformerEncoder(nn.Module):
+    """A stack of encoder layers with its norm: before a post-norm stack, after a pre-norm one."""
+
+    config: LayerConfig
+    depth: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch frames width"],
+        mask: Bool[Array, "batch frames"] | None = None,
+    ) -> Float[Array, "batch frames width"]:
+        """Transforms ``x``; with a ``"dropout"`` key layers are skipped at ``layer_drop``."""
+        norm = LayerNorm(self.config.epsilon, name="norm")
+        x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
+        seen = None if mask is None else mask[:, None, None, :]
+        for index in range(self.depth):
+            layer = EncoderLayer(self.config, index, name=f"layers_{index}")
+            x = perhaps_skip(self, x, layer(x, seen))
+        return norm(x) if self.config.pre_norm else x
+
+
+class TransformerDecoder(nn.Module):
+    """A stack of decoder layers, with a last norm if it is pre-norm."""
+
+    config: LayerConfig
+    depth: int
+
+    def setup(self):
+        """Creates the layers."""
+        self.layers = [DecoderLayer(self.config, index) for index in range(self.depth)]
+        if self.config.pre_norm:
+            self.norm = LayerNorm(self.config.epsilon)
+
+    def context(
+        self, states: Float[Array, "batch source other"], mask: Bool[Array, "batch source"] | None
+    ) -> Context:
+        """Projects encoder states for every layer."""
+        return Context(tuple(layer.context(states) for layer in self.layers), mask)
+
+    def __call__(
+        self,
+        x: Float[Array, "rows target width"],
+        context: Context,
+        cache: Cache | None = None,
+        position: Int[Array, ""] | int = 0,
+        mask: Bool[Array, "rows length"] | None = None,
+    ) -> tuple[Float[Array, "rows target width"], Cache | None]:
+        """Transforms ``x``, whose first position is ``position``; see ``Decoder``."""
+        length = x.shape[1] if cache is None else cache[0].key.shape[2]
+        visible = causal_mask(x.shape[1], length, position)
+        if mask is not None:
+            visible &= mask[:, None, None, :]
+        context_mask = None if context.mask is None else context.mask[:, None, None, :]
+        written = []
+        for index, layer in enumerate(self.layers):
+            layer_cache = None if cache is None else cache[index]
+            after, layer_cache = layer(
+                x, context.layers[index], context_mask, layer_cache, position, visible
+            )
+            x = perhaps_skip(self, x, after)
+            written.append(layer_cache)
+        x = self.norm(x) if self.config.pre_norm else x
+        return x, None if cache is None else tuple(written)

@@ -1,0 +1,155 @@
+"""The model: an encoder and a decoder joined by cross-attention."""
+
+from dataclasses import replace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from speech_ed_flax.decoders import DECODERS
+from speech_ed_flax.encoders import ENCODERS
+from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.family import Family
+from speech_ed_flax.layers.linear import Dense
+from speech_ed_flax.layers.transformer import Cache, Context
+from speech_ed_flax.types import Array, Bool, Float, Int
+
+
+class SpeechEncoderDecoder(nn.Module):
+    """A speech encoder and a text decoder (SpeechEncoderDecoder; Wang et al., 2021).
+
+    Attributes:
+        encoder: called with ``(waveform or features, mask)``, returns ``(states, mask)``.
+        decoder: a ``layers.decoder.Decoder``.
+        project: whether a dense layer turns the encoder's width into the decoder's.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    project: bool
+
+    def setup(self):
+        """Creates the projection."""
+        if self.project:
+            self.projection = Dense(self.decoder.config.width)
+
+    def encode(
+        self, inputs: Float[Array, "batch ..."], mask: Bool[Array, "batch any"] | None = None
+    ) -> tuple[Float[Array, "batch source width"], Bool[Array, "batch source"] | None]:
+        """Encodes speech to states of the decoder's width, and says which are real."""
+        states, mask = self.encoder(inputs, mask)
+        return (self.projection(states) if self.project else states), mask
+
+    def context(
+        self, states: Float[Array, "batch source width"], mask: Bool[Array, "batch source"] | None
+    ) -> Context:
+        """Projects states to the keys and values of every decoder layer."""
+        return self.decoder.context(states, mask)
+
+    def decode(
+        self,
+        tokens: Int[Array, "rows target"],
+        context: Context,
+        cache: Cache | None = None,
+        position: Int[Array, ""] | int = 0,
+        mask: Bool[Array, "rows length"] | None = None,
+        positions: Int[Array, "#rows target"] | None = None,
+    ) -> tuple[Float[Array, "rows target vocab"], Cache | None]:
+        """Scores the token after each of ``tokens``; see ``layers.decoder.Decoder``."""
+        return self.decoder(tokens, context, cache, position, mask, positions)
+
+    def __call__(
+        self,
+        inputs: Float[Array, "batch ..."],
+        tokens: Int[Array, "batch target"],
+        mask: Bool[Array, "batch any"] | None = None,
+        token_mask: Bool[Array, "batch target"] | None = None,
+        positions: Int[Array, "#batch target"] | None = None,
+    ) -> tuple[Float[Array, "batch target vocab"], Float[Array, "batch source width"]]:
+        """Encodes and scores in one pass: logits and the (projected) encoder states."""
+        states, mask = self.encode(inputs, mask)
+        context = self.context(states, mask)
+        logits, _ = self.decode(tokens, context, mask=token_mask, positions=positions)
+        return logits, states
+
+
+LARGEST_DEPTH = 512
+"""More layers than any published model has: a config that asks for more is a mistake."""
+
+
+def family_of(part: str, hf: Any) -> Family:
+    """Returns the family of a transformers config; ``part`` is "encoder" or "decoder".
+
+    Raises:
+        ConfigError: naming the model type and the supported ones.
+    """
+    families = ENCODERS if part == "encoder" else DECODERS
+    if hf.model_type not in families:
+        raise ConfigError(
+            f"{part}.model_type={hf.model_type!r} is not supported: use one of "
+            f"{', '.join(sorted(families))}."
+        )
+    return families[hf.model_type]
+
+
+def build(hf: Any, padding: str = "exact", project: bool | None = None) -> SpeechEncoderDecoder:
+    """Builds the module that a ``SpeechEncoderDecoderConfig`` describes.
+
+    Args:
+        hf: the configuration, with ``encoder`` and ``decoder``.
+        padding: ``"exact"`` or ``"invariant"``, for encoders whose output depends on it.
+        project: whether there is a projection; None decides as ``needs_projection`` does.
+
+    Raises:
+        ConfigError: naming the field that is missing, contradicts another or is not supported.
+    """
+    encoder, decoder = _part("encoder", hf.encoder), _part("decoder", hf.decoder)
+    if padding not in ("exact", "invariant"):
+        raise ConfigError(f"padding={padding!r} is not known: use 'exact' or 'invariant'.")
+    if hasattr(encoder.config, "padding"):
+        encoder = encoder.clone(config=replace(encoder.config, padding=padding))
+    cross = getattr(hf.decoder, "cross_attention_hidden_size", None)
+    if cross not in (None, decoder.config.width):
+        raise ConfigError(
+            f"decoder.cross_attention_hidden_size={cross} is not supported by "
+            f"{hf.decoder.model_type!r}: remove it, and the encoder is projected instead."
+        )
+    if project is None:
+        project = needs_projection(hf, encoder.config.width, decoder.config.width)
+    return SpeechEncoderDecoder(encoder, decoder, project)
+
+
+def _part(part: str, hf: Any) -> nn.Module:
+    family = family_of(part, hf)
+    try:
+        config = family.config.from_hf(hf)
+    except ConfigError as error:
+        raise ConfigError(f"{part} ({hf.model_type}): {error}") from None
+    if not 0 < config.layers <= LARGEST_DEPTH:
+        raise ConfigError(f"{part}: {config.layers} layers are not within 1 to {LARGEST_DEPTH}.")
+    return family.module(config)
+
+
+def needs_projection(hf: Any, encoder_width: int, decoder_width: int) -> bool:
+    """Tells whether the encoder's states must be projected to the decoder's width.
+
+    Upstream looks at ``output_hidden_size`` even where there is no adapter to give that width,
+    and sizes the projection by ``hidden_size`` even where there is one. Every checkpoint that
+    upstream can load gets the same projection here; the others get a right one.
+    """
+    announced = getattr(hf.encoder, "output_hidden_size", None) or encoder_width
+    return encoder_width != decoder_width or announced != decoder_width
+
+
+def initialise(module: SpeechEncoderDecoder, key: Any) -> dict[str, Any]:
+    """Returns random parameters by path (``encoder/positions/bias``); traceable."""
+    inputs = jnp.zeros((1, *module.encoder.config.input_shape))
+    variables = module.init(key, inputs, jnp.zeros((1, 1), jnp.int32))
+    return flatten_dict(variables["params"], sep="/")
+
+
+def abstract_params(module: SpeechEncoderDecoder) -> dict[str, Any]:
+    """Returns the shape of every parameter by path, allocating nothing."""
+    return jax.eval_shape(lambda key: initialise(module, key), jax.random.key(0))
