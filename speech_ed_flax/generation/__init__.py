@@ -1,0 +1,1 @@
+"""Token ids from scores: settings, processors of the scores, and search."""

@@ -1,0 +1,139 @@
+"""Configurations: read, cleaned, completed with token ids and generation settings."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig, SpeechEncoderDecoderConfig
+
+from speech_ed_flax.conversion.json_object import read_json
+from speech_ed_flax.errors import CheckpointError, ConfigError
+
+TOKEN_IDS = ("pad_token_id", "decoder_start_token_id", "eos_token_id")
+
+# What of a file must never steer code: where to fetch modules, which attention to run.
+_STEERING = ("auto_map", "trust_remote_code", "custom_pipelines")
+
+
+def read_config(folder: Path) -> Any:
+    """Reads ``config.json`` of any supported checkpoint as a transformers config.
+
+    Raises:
+        CheckpointError: if it is missing, not a configuration or of an unknown model type.
+    """
+    path = folder / "config.json"
+    raw = scrub(read_json(path))
+    try:
+        if raw.get("model_type") == "speech-encoder-decoder":
+            _check_halves(raw)
+            return SpeechEncoderDecoderConfig.from_dict(raw)
+        return AutoConfig.for_model(**{"model_type": "", **raw})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # strict dataclasses raise several kinds, all about the file
+        reason = str(error).strip().splitlines()[0][:300]
+        raise CheckpointError(f"{path}: it is not a valid configuration ({reason})") from error
+
+
+def _check_halves(raw: dict[str, Any]) -> None:
+    """Refuses what transformers fills in silently: a missing half becomes wav2vec2 or BERT."""
+    for part in ("encoder", "decoder"):
+        half = raw.get(part)
+        if not isinstance(half, dict) or not isinstance(half.get("model_type"), str):
+            raise CheckpointError(f"{part}.model_type is missing: name the {part}'s model type")
+
+
+def scrub(raw: Any) -> Any:
+    """Returns a JSON value without the keys by which a file could choose code to run."""
+    if isinstance(raw, list):
+        return [scrub(item) for item in raw]
+    if not isinstance(raw, dict):
+        return raw
+    return {
+        key: scrub(value)
+        for key, value in raw.items()
+        if key not in _STEERING and not key.startswith("_attn_implementation")
+    }
+
+
+def join(encoder: Any, decoder: Any, **fields: Any) -> SpeechEncoderDecoderConfig:
+    """Joins two transformers configs as ``from_encoder_decoder_configs`` does, and leaves them be."""
+    halves = {"encoder": encoder.to_dict(), "decoder": decoder.to_dict()}
+    halves["encoder"] |= {"is_decoder": False, "add_cross_attention": False}
+    halves["decoder"] |= {"is_decoder": True, "add_cross_attention": True}
+    return SpeechEncoderDecoderConfig(**halves, **fields)
+
+
+def resolve_generation(folder: Path | None, raw: dict[str, Any]) -> GenerationConfig:
+    """Resolves the generation settings of a checkpoint as transformers does.
+
+    ``generation_config.json`` if there is one; else the top level of ``config.json``, and what is
+    still unset there from its decoder (old checkpoints rely on that leak).
+
+    Args:
+        folder: the checkpoint; None for a model that has no folder yet.
+        raw: its ``config.json``.
+    """
+    path = None if folder is None else folder / "generation_config.json"
+    if path is None or not path.exists():
+        return GenerationConfig.from_model_config(dict(raw))
+    try:
+        return GenerationConfig.from_dict(read_json(path))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: it is not a valid generation config ({error})") from error
+
+
+def fill_token_ids(
+    config: SpeechEncoderDecoderConfig, generation: GenerationConfig, tokenizer: Any | None = None
+) -> list[str]:
+    """Writes pad, start and end ids where they are missing, in both configs.
+
+    In order: the config itself, the generation config, the decoder's config, its tokenizer. The
+    start falls back to bos or cls, the end to sep, and pad to the end (as GPT-2's users do).
+
+    Returns:
+        The names of the ids that could not be derived.
+
+    Raises:
+        ConfigError: if an id is not within the decoder's vocabulary.
+    """
+    eos = _first(config, generation, tokenizer, "eos_token_id", "sep_token_id")
+    start = _first(config, generation, tokenizer, "decoder_start_token_id", "bos_token_id")
+    start = start if start is not None else getattr(tokenizer, "cls_token_id", None)
+    pad = _first(config, generation, tokenizer, "pad_token_id")
+    if pad is None:
+        pad = eos[0] if isinstance(eos, list | tuple) else eos
+    ids = dict(zip(TOKEN_IDS, (pad, start, eos), strict=True))
+    for name, value in ids.items():
+        _check_id(name, value, config.decoder.vocab_size)
+        setattr(config, name, value)
+        if getattr(generation, name, None) is None:
+            setattr(generation, name, value)
+    return [name for name, value in ids.items() if value is None]
+
+
+def _first(config: Any, generation: Any, tokenizer: Any, *names: str) -> Any:
+    for name in names:
+        for source in (config, generation, config.decoder, tokenizer):
+            value = getattr(source, name, None)
+            if value is not None:
+                return value
+    return None
+
+
+def _check_id(name: str, value: Any, vocab: int) -> None:
+    values = value if isinstance(value, list | tuple) else [value]
+    for token in values:
+        if token is not None and not 0 <= token < vocab:
+            raise ConfigError(
+                f"{name}={token} is outside the decoder's vocabulary of {vocab}: set another id."
+            )
+
+
+def require(ids: dict[str, Any]) -> None:
+    """Raises ConfigError naming the first id that is None and how to set it."""
+    for name, value in ids.items():
+        if value is None:
+            raise ConfigError(
+                f"{name} is not set and cannot be derived from the decoder's config or tokenizer: "
+                f"set config.{name}, or pass {name}= when creating the model."
+            )

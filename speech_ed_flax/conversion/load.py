@@ -1,0 +1,163 @@
+"""Models from checkpoints: one folder, or an encoder's and a decoder's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from speech_ed_flax.conversion.assemble import PROJECTION, Part, assemble
+from speech_ed_flax.conversion.config import join, read_config
+from speech_ed_flax.conversion.names import SPELLINGS, is_tied, rename, select
+from speech_ed_flax.conversion.weights import read_weights
+from speech_ed_flax.errors import CheckpointError, ConfigError
+from speech_ed_flax.family import Family
+from speech_ed_flax.model import SpeechEncoderDecoder, build, family_of
+from speech_ed_flax.types import Params, State
+
+_PROJECTION_KEYS = ("enc_to_dec_proj.weight", "enc_to_dec_proj.bias")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model read from disk.
+
+    Attributes:
+        config: transformers' ``SpeechEncoderDecoderConfig``.
+        module: what it describes.
+        params: its parameters.
+        fresh: paths of the parameters that no checkpoint held and that started at random.
+    """
+
+    config: Any
+    module: SpeechEncoderDecoder
+    params: Params
+    fresh: tuple[str, ...] = ()
+
+
+def parts_of(
+    module: SpeechEncoderDecoder, config: Any, states: Mapping[str, State] | None = None
+) -> list[Part]:
+    """Returns the parts of a model with their names in a PyTorch checkpoint.
+
+    Args:
+        module: the model.
+        config: its transformers config.
+        states: tensors of each part, to load; none to export.
+    """
+    states = states or {}
+    parts = [
+        Part(
+            path=path,
+            family=family_of(path, getattr(config, path)),
+            config=getattr(module, path).config,
+            state=states.get(path, {}),
+            prefix=f"{path}.",
+        )
+        for path in ("encoder", "decoder")
+    ]
+    if module.project:
+        parts.append(Part("projection", PROJECTION, None, states.get("projection", {})))
+    return parts
+
+
+def load(folder: Path, padding: str = "exact", dtype: Any | None = None) -> Loaded:
+    """Loads a speech encoder-decoder, or a Whisper checkpoint as one.
+
+    Args:
+        folder: with ``config.json`` and weights.
+        padding: see ``encoders.wav2vec2``.
+        dtype: of the parameters; None keeps what is stored.
+
+    Raises:
+        CheckpointError: naming the file and the tensors that do not fit.
+        ConfigError: naming a setting that is not supported.
+    """
+    config = read_config(folder)
+    state, source = read_weights(folder)
+    state = rename(state, SPELLINGS)
+    if config.model_type == "speech-encoder-decoder":
+        states = {part: select(state, f"{part}.") for part in ("encoder", "decoder")}
+        states["projection"] = {n: state[n] for n in _PROJECTION_KEYS if n in state}
+        known = ("encoder.", "decoder.", *_PROJECTION_KEYS)
+        unexpected = tuple(name for name in state if not name.startswith(known))
+    elif config.model_type == "whisper":
+        config = join(config, config)
+        states = {
+            part: rename(state, family_of(part, getattr(config, part)).aliases)
+            for part in ("encoder", "decoder")
+        }
+        unexpected = ()
+    else:
+        raise CheckpointError(
+            f"{folder}: model_type is {config.model_type!r}, not a speech encoder-decoder: join it "
+            "with from_encoder_decoder_pretrained (or the create command)."
+        )
+    untie(config.decoder, states["decoder"])
+    # Flax 4.x made projections that the config does not ask for: the file decides.
+    project = True if states.get("projection") else None
+    module = build(config, padding, project)
+    parts = parts_of(module, config, states)
+    params, _ = assemble(module, parts, source, dtype, unexpected=unexpected)
+    return Loaded(config, module, params)
+
+
+def untie(hf: Any, state: State) -> None:
+    """Records in a decoder's config that the file holds an output layer of its own, if it does."""
+    if not is_tied(state, family_of("decoder", hf), hf.tie_word_embeddings):
+        hf.tie_word_embeddings = False
+
+
+def load_pair(
+    encoder: tuple[Path, dict[str, Any]],
+    decoder: tuple[Path, dict[str, Any]],
+    fields: dict[str, Any],
+    padding: str,
+    dtype: Any | None,
+    key: jax.Array,
+) -> Loaded:
+    """Joins an encoder and a decoder from two checkpoints, or from one.
+
+    Cross-attention, projection and adapter that no checkpoint holds start at random.
+
+    Args:
+        encoder: its folder, and config fields to override.
+        decoder: its folder, and config fields to override.
+        fields: of the joint config.
+        padding: see ``encoders.wav2vec2``.
+        dtype: of the parameters.
+        key: randomness for what is new.
+
+    Raises:
+        CheckpointError: naming the file and the tensors that do not fit.
+        ConfigError: naming a setting that is not supported.
+    """
+    halves = [_half(part, *given) for part, given in (("encoder", encoder), ("decoder", decoder))]
+    (encoder_config, encoder_state, _), (decoder_config, decoder_state, _) = halves
+    if decoder_config.tie_word_embeddings:
+        untie(decoder_config, decoder_state)
+    config = join(encoder_config, decoder_config, **fields)
+    module = build(config, padding)
+    states = {"encoder": encoder_state, "decoder": decoder_state}
+    parts = [
+        replace(part, prefix="", fresh=part.family.fresh or (".*",) * (part.path == "projection"))
+        for part in parts_of(module, config, states)
+    ]
+    source = " and ".join(dict.fromkeys(str(source) for *_, source in halves))
+    params, fresh = assemble(module, parts, source, dtype, key)
+    return Loaded(config, module, params, tuple(fresh))
+
+
+def _half(part: str, folder: Path, overrides: dict[str, Any]) -> tuple[Any, State, Path]:
+    """Reads one half: its config with overrides, and its tensors by the names inside the model."""
+    hf = read_config(folder)
+    if hf.model_type == "speech-encoder-decoder":
+        raise CheckpointError(f"{folder}: it holds a joint model already: use from_pretrained.")
+    for name, value in overrides.items():
+        if not hasattr(hf, name):
+            raise ConfigError(f"{part}_{name}: a {hf.model_type} config has no {name!r}.")
+        setattr(hf, name, value)
+    family: Family = family_of(part, hf)
+    state, source = read_weights(folder)
+    return hf, rename(state, (*SPELLINGS, *family.aliases)), source

@@ -1,0 +1,654 @@
+"""The front door: a model with its weights, under the names people know from transformers 4.x."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from transformers import GenerationConfig, SpeechEncoderDecoderConfig
+
+from speech_ed_flax import labels as labels_module
+from speech_ed_flax.conversion.card import write_card
+from speech_ed_flax.conversion.config import fill_token_ids, require, resolve_generation
+from speech_ed_flax.conversion.hub import read_json, resolve
+from speech_ed_flax.conversion.load import Loaded, load, load_pair
+from speech_ed_flax.conversion.processor import Processor
+from speech_ed_flax.conversion.save import SHARD_SIZE, save_weights, write_json
+from speech_ed_flax.errors import AudioError, ConfigError
+from speech_ed_flax.generation.generate import generate
+from speech_ed_flax.generation.prompt import (
+    detect_language,
+    target_language_token,
+    whisper_language,
+    whisper_prompt,
+    with_start,
+)
+from speech_ed_flax.generation.settings import GenerationSettings
+from speech_ed_flax.layers.decoder import empty_cache
+from speech_ed_flax.layers.transformer import Cache
+from speech_ed_flax.model import SpeechEncoderDecoder, build, initialise
+from speech_ed_flax.paths import FEATURE_ENCODER, freeze
+from speech_ed_flax.transcription import Transcript, transcribe
+from speech_ed_flax.types import Array, Params
+
+
+@flax.struct.dataclass
+class SpeechOutput:
+    """What a call returns.
+
+    Attributes:
+        logits: float32 scores ``[batch, target, vocab]``.
+        loss: mean cross-entropy over the labels that count, if labels were given.
+        encoder_last_hidden_state: states ``[batch, source, width]``, of the decoder's width.
+    """
+
+    logits: Array
+    loss: Array | None
+    encoder_last_hidden_state: Array
+
+
+@flax.struct.dataclass
+class EncoderOutput:
+    """Encoded speech.
+
+    Attributes:
+        last_hidden_state: states ``[batch, source, width]``, of the decoder's width.
+        attention_mask: which of them are real ``[batch, source]``; None if all are.
+    """
+
+    last_hidden_state: Array
+    attention_mask: Array | None
+
+
+@flax.struct.dataclass
+class DecoderOutput:
+    """Scores of the next tokens ``[batch, target, vocab]``, and the cache if there was one."""
+
+    logits: Array
+    past_key_values: Cache | None
+
+
+@flax.struct.dataclass
+class GenerationOutput:
+    """Generated tokens.
+
+    Attributes:
+        sequences: ``[batch * num_return_sequences, length]``, prompt included.
+        sequences_scores: of beam search, with the length penalty; None otherwise.
+    """
+
+    sequences: np.ndarray
+    sequences_scores: np.ndarray | None
+
+
+class FlaxSpeechEncoderDecoderModel:
+    """A speech encoder joined to a text decoder, with its weights.
+
+    The signatures are those of transformers 4.57; what it lacked (``labels``, ``attention_mask``
+    in ``generate``, ``transcribe``) is added. Every method computes with ``params`` if they are
+    given, and with the model's own if not, so that it can be used under ``jax.grad``.
+
+    Attributes:
+        config: transformers' ``SpeechEncoderDecoderConfig``.
+        module: the linen module.
+        params: its parameters.
+        generation_config: transformers' ``GenerationConfig``.
+        processor: features of the encoder and tokenizer of the decoder.
+        fresh: paths of parameters that no checkpoint held and that need training.
+    """
+
+    def __init__(
+        self,
+        config: SpeechEncoderDecoderConfig,
+        seed: int = 0,
+        dtype: Any = jnp.float32,
+        padding: str = "exact",
+        *,
+        module: SpeechEncoderDecoder | None = None,
+        params: Params | None = None,
+        generation_config: GenerationConfig | None = None,
+        processor: Processor | None = None,
+        fresh: tuple[str, ...] = (),
+    ):
+        """Creates a model from its configuration, with random weights unless ``params`` are given.
+
+        Args:
+            config: of encoder and decoder.
+            seed: of the random weights.
+            dtype: of the random weights.
+            padding: ``"exact"`` computes what transformers computes, padding included;
+                ``"invariant"`` gives each clip the output it has alone.
+            module: what ``config`` describes; built if omitted.
+            params: the weights.
+            generation_config: derived from ``config`` if omitted.
+            processor: for ``transcribe``.
+            fresh: paths of the params that started at random.
+
+        Raises:
+            ConfigError: naming the field that is missing or not supported.
+        """
+        self.config = config
+        self.module = build(config, padding) if module is None else module
+        self.generation_config = generation_config or resolve_generation(None, config.to_dict())
+        self.processor = processor or Processor()
+        fill_token_ids(config, self.generation_config, self.processor.tokenizer)
+        self.fresh = fresh
+        if params is None:
+            params = _random_params(self.module, jax.random.key(seed), dtype)
+        self.params = params
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        dtype: Any | None = jnp.float32,
+        padding: str = "exact",
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> FlaxSpeechEncoderDecoderModel:
+        """Loads a speech encoder-decoder, or a Whisper checkpoint as one.
+
+        Args:
+            pretrained_model_name_or_path: a folder or the name of a Hub repository.
+            dtype: of the parameters; None keeps what is stored.
+            padding: see the constructor.
+            revision: branch, tag or commit of the repository.
+            local_files_only: whether to stay off the network.
+
+        Raises:
+            CheckpointError: naming the file and the tensors that do not fit.
+            ConfigError: naming a setting that is not supported.
+        """
+        folder = resolve(pretrained_model_name_or_path, revision, local_files_only)
+        loaded = load(folder, padding, dtype)
+        generation = resolve_generation(folder, read_json(folder / "config.json"))
+        return cls._of(loaded, generation, Processor.load(folder, folder))
+
+    @classmethod
+    def from_encoder_decoder_pretrained(
+        cls,
+        encoder_pretrained_model_name_or_path: str | Path,
+        decoder_pretrained_model_name_or_path: str | Path,
+        *,
+        seed: int = 0,
+        dtype: Any | None = jnp.float32,
+        padding: str = "exact",
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> FlaxSpeechEncoderDecoderModel:
+        """Joins a pretrained encoder and a pretrained decoder (two checkpoints, or twice one).
+
+        What neither holds starts at random and is listed in ``fresh``: cross-attention, the
+        projection between the widths, an adapter that was asked for.
+
+        Args:
+            encoder_pretrained_model_name_or_path: folder or Hub repository of the encoder.
+            decoder_pretrained_model_name_or_path: folder or Hub repository of the decoder.
+            seed: of what starts at random.
+            dtype: of the parameters; None keeps what is stored.
+            padding: see the constructor.
+            local_files_only: whether to stay off the network.
+            **kwargs: ``encoder_*`` and ``decoder_*`` change their configs; settings of generation
+                (``max_length``, ``num_beams``, ...) are kept; the rest are fields of the joint
+                config (``pad_token_id``, ``decoder_start_token_id``, ``eos_token_id``).
+
+        Raises:
+            CheckpointError: naming the file and the tensors that do not fit.
+            ConfigError: naming a field that is unknown, or a token id that must be passed.
+        """
+        of_encoder, of_decoder, of_generation, fields = _sort_fields(kwargs)
+        encoder, decoder = (
+            resolve(name, local_files_only=local_files_only)
+            for name in (
+                encoder_pretrained_model_name_or_path,
+                decoder_pretrained_model_name_or_path,
+            )
+        )
+        loaded = load_pair(
+            (encoder, of_encoder),
+            (decoder, of_decoder),
+            fields,
+            padding,
+            dtype,
+            jax.random.key(seed),
+        )
+        generation = resolve_generation(None, loaded.config.to_dict())
+        generation.update(**of_generation)
+        processor = Processor.load(encoder, decoder)
+        missing = fill_token_ids(loaded.config, generation, processor.tokenizer)
+        require(dict.fromkeys(missing))
+        return cls._of(loaded, generation, processor)
+
+    @classmethod
+    def _of(cls, loaded: Loaded, generation: GenerationConfig, processor: Processor):
+        return cls(
+            loaded.config,
+            module=loaded.module,
+            params=loaded.params,
+            generation_config=generation,
+            processor=processor,
+            fresh=loaded.fresh,
+        )
+
+    def save_pretrained(
+        self, folder: str | Path, params: Params | None = None, *, shard_size: int = SHARD_SIZE
+    ) -> None:
+        """Writes a folder that this package and PyTorch transformers load.
+
+        ``config.json``, ``model.safetensors`` (or shards), ``generation_config.json``, the
+        processor's files and a model card.
+
+        Args:
+            folder: created if need be; files of the same names are replaced.
+            params: to write; the model's own if omitted.
+            shard_size: bytes of one file at most.
+        """
+        folder = Path(folder)
+        params = self.params if params is None else params
+        save_weights(folder, self.module, params, self.config, shard_size=shard_size)
+        self.save_companions(folder)
+
+    def save_companions(self, folder: Path) -> None:
+        """Writes what goes with the weights: generation config, processor and model card."""
+        write_json(folder / "generation_config.json", self.generation_config.to_diff_dict())
+        self.processor.save(folder)
+        write_card(folder, self.config)
+
+    def with_padding(self, padding: str) -> FlaxSpeechEncoderDecoderModel:
+        """Returns the same model with another treatment of padding; see the constructor."""
+        other = copy.copy(self)
+        other.module = build(self.config, padding, self.module.project)
+        return other
+
+    def __call__(
+        self,
+        inputs: Any | None = None,
+        attention_mask: Any | None = None,
+        decoder_input_ids: Any | None = None,
+        decoder_attention_mask: Any | None = None,
+        decoder_position_ids: Any | None = None,
+        *,
+        labels: Any | None = None,
+        train: bool = False,
+        freeze_feature_encoder: bool = False,
+        params: Params | None = None,
+        dropout_rng: Any | None = None,
+        input_values: Any | None = None,
+        input_features: Any | None = None,
+    ) -> SpeechOutput:
+        """Scores ``decoder_input_ids``, or the labels shifted to the right.
+
+        Args:
+            inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``;
+                ``input_values`` and ``input_features`` are other names for it.
+            attention_mask: which samples are real ``[batch, samples]``.
+            decoder_input_ids: tokens ``[batch, target]``; made of ``labels`` if omitted.
+            decoder_attention_mask: which tokens are real ``[batch, target]``.
+            decoder_position_ids: positions ``[batch, target]``; 0, 1, ... if omitted.
+            labels: tokens to predict ``[batch, target]``; -100 does not count.
+            train: whether dropout and layer drop are on; needs ``dropout_rng``.
+            freeze_feature_encoder: whether no gradient reaches the convolutional front end.
+            params: parameters; the model's own if omitted.
+            dropout_rng: a ``jax.random.key``.
+
+        Raises:
+            ConfigError: naming the argument or config key that is missing.
+        """
+        inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
+        if train and dropout_rng is None:
+            raise ConfigError("train=True needs dropout_rng=jax.random.key(seed).")
+        if decoder_input_ids is None:
+            decoder_input_ids = self._shift(labels)
+        params = self.params if params is None else params
+        if freeze_feature_encoder:
+            params = freeze(params, FEATURE_ENCODER)
+        return _forward(
+            self.module,
+            params,
+            jnp.asarray(inputs),
+            _boolean(attention_mask),
+            jnp.asarray(decoder_input_ids),
+            _boolean(decoder_attention_mask),
+            decoder_position_ids,
+            None if labels is None else jnp.asarray(labels),
+            dropout_rng if train else None,
+        )
+
+    def _shift(self, labels: Any | None) -> Array:
+        if labels is None:
+            raise ConfigError("give decoder_input_ids or labels: the decoder has nothing to read.")
+        ids = {
+            name: getattr(self.config, name) for name in ("pad_token_id", "decoder_start_token_id")
+        }
+        require(ids)
+        return labels_module.shift_tokens_right(jnp.asarray(labels), **ids)
+
+    def encode(
+        self,
+        inputs: Any | None = None,
+        attention_mask: Any | None = None,
+        *,
+        train: bool = False,
+        freeze_feature_encoder: bool = False,
+        params: Params | None = None,
+        dropout_rng: Any | None = None,
+        input_values: Any | None = None,
+        input_features: Any | None = None,
+    ) -> EncoderOutput:
+        """Encodes speech; arguments as in ``__call__``."""
+        inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
+        params = self.params if params is None else params
+        if freeze_feature_encoder:
+            params = freeze(params, FEATURE_ENCODER)
+        states, mask = _apply(
+            self.module,
+            "encode",
+            params,
+            (jnp.asarray(inputs), _boolean(attention_mask)),
+            dropout_rng if train else None,
+        )
+        return EncoderOutput(states, mask)
+
+    def decode(
+        self,
+        decoder_input_ids: Any,
+        encoder_outputs: EncoderOutput,
+        encoder_attention_mask: Any | None = None,
+        decoder_attention_mask: Any | None = None,
+        decoder_position_ids: Any | None = None,
+        past_key_values: Cache | None = None,
+        *,
+        train: bool = False,
+        params: Params | None = None,
+        dropout_rng: Any | None = None,
+    ) -> DecoderOutput:
+        """Scores tokens given what ``encode`` returned.
+
+        Args:
+            decoder_input_ids: tokens ``[batch, target]``.
+            encoder_outputs: of ``encode``.
+            encoder_attention_mask: which states are real ``[batch, source]``; what
+                ``encoder_outputs`` says if omitted.
+            decoder_attention_mask: which tokens are real ``[batch, length]``.
+            decoder_position_ids: positions ``[batch, target]``; with a cache the first of them is
+                where it is written, the same for all rows.
+            past_key_values: of ``init_cache`` or the last call.
+            train: whether dropout is on.
+            params: parameters; the model's own if omitted.
+            dropout_rng: a ``jax.random.key``.
+
+        Raises:
+            ConfigError: if there is a cache and no ``decoder_position_ids``.
+        """
+        if past_key_values is not None and decoder_position_ids is None:
+            raise ConfigError("past_key_values need decoder_position_ids: say where tokens stand.")
+        mask = encoder_outputs.attention_mask
+        if encoder_attention_mask is not None:
+            mask = _boolean(encoder_attention_mask)
+        positions = None if decoder_position_ids is None else jnp.asarray(decoder_position_ids)
+        position = 0 if past_key_values is None else positions[0, 0]
+        return DecoderOutput(
+            *_decode(
+                self.module,
+                self.params if params is None else params,
+                jnp.asarray(decoder_input_ids),
+                encoder_outputs.last_hidden_state,
+                mask,
+                past_key_values,
+                position,
+                _boolean(decoder_attention_mask),
+                positions,
+                dropout_rng if train else None,
+            )
+        )
+
+    def init_cache(self, batch_size: int, max_length: int) -> Cache:
+        """Returns an empty cache for ``decode``, of ``max_length`` tokens."""
+        dtype = jax.tree.leaves(self.params)[0].dtype
+        return empty_cache(self.module.decoder.config, batch_size, max_length, dtype)
+
+    def generate(
+        self,
+        inputs: Any | None = None,
+        attention_mask: Any | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        decoder_input_ids: Any | None = None,
+        logits_processor: Iterable[Callable] = (),
+        prng_key: Any | None = None,
+        params: Params | None = None,
+        language: str | None = None,
+        task: str | None = None,
+        target_language: str | None = None,
+        input_values: Any | None = None,
+        input_features: Any | None = None,
+        **overrides: Any,
+    ) -> GenerationOutput:
+        """Generates tokens: greedy, sampled or by beam search, whole inside one compiled loop.
+
+        Args:
+            inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
+            attention_mask: which samples are real ``[batch, samples]``.
+            generation_config: settings; what it leaves open is taken from the model's own.
+            decoder_input_ids: tokens that every sequence begins with ``[batch, prompt]``; the
+                start token is put in front if it is not there.
+            logits_processor: functions ``(tokens, scores, length) -> scores``; traced, and
+                compiled anew for every new function.
+            prng_key: for sampling; ``jax.random.key(0)`` if omitted.
+            params: parameters; the model's own if omitted.
+            language: of the speech, for multilingual Whisper; detected if omitted.
+            task: "transcribe" or "translate", for Whisper.
+            target_language: of the text, for mBART (``de`` or ``de_DE``).
+            input_values: another name for ``inputs``.
+            input_features: another name for ``inputs``.
+            **overrides: single settings, such as ``num_beams=5``.
+
+        Raises:
+            ConfigError: naming a setting that is unknown, invalid or not supported.
+        """
+        inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
+        inputs, params = jnp.asarray(inputs), self.params if params is None else params
+        merged = self._merge(generation_config, overrides)
+        if target_language is not None:
+            merged.forced_bos_token_id = self._target(target_language)
+        start = merged.decoder_start_token_id
+        if start is None:
+            start = merged.bos_token_id
+        require({"decoder_start_token_id": start})
+        if decoder_input_ids is None and self._is_whisper:
+            decoder_input_ids = self._whisper_prompt(inputs, params, merged, start, language, task)
+        elif language is not None or task is not None:
+            raise ConfigError(
+                "language and task are for Whisper without decoder_input_ids: for mBART pass "
+                "target_language."
+            )
+        prompt = with_start(decoder_input_ids, start, inputs.shape[0])
+        decoder = self.module.decoder.config
+        settings = GenerationSettings.from_hf(merged, prompt.shape[1], decoder.vocab)
+        if settings.max_length > decoder.positions:
+            raise ConfigError(
+                f"max_length={settings.max_length} is more than the decoder's "
+                f"{decoder.positions} positions: lower max_length or max_new_tokens."
+            )
+        found = generate(
+            self.module,
+            params,
+            inputs,
+            _boolean(attention_mask),
+            jnp.asarray(prompt),
+            jax.random.key(0) if prng_key is None else prng_key,
+            settings,
+            tuple(logits_processor),
+        )
+        length = int(found.lengths.max())
+        scores = None if found.scores is None else np.asarray(found.scores)
+        return GenerationOutput(np.asarray(found.tokens)[:, :length], scores)
+
+    def _merge(self, given: GenerationConfig | None, overrides: dict[str, Any]) -> GenerationConfig:
+        merged = copy.deepcopy(given or self.generation_config)
+        merged.update(**self.generation_config.to_dict(), defaults_only=True)
+        unknown = merged.update(**overrides)
+        if unknown:
+            raise ConfigError(f"{', '.join(unknown)}: no such setting of generation.")
+        if self._is_whisper:
+            merged.forced_decoder_ids = None  # superseded by language and task, as upstream
+        return merged
+
+    @property
+    def _is_whisper(self) -> bool:
+        return self.config.decoder.model_type == "whisper"
+
+    def _target(self, language: str) -> int:
+        if self.config.decoder.model_type != "mbart":
+            raise ConfigError(
+                f"target_language={language!r}: only mBART decoders choose their language by a "
+                f"token, this one is {self.config.decoder.model_type!r}."
+            )
+        return target_language_token(self.processor.tokenizer, language)
+
+    def _whisper_prompt(self, inputs, params, generation, start, language, task):
+        tokens = getattr(generation, "lang_to_id", None)
+        batch = inputs.shape[0]
+        if not (tokens and getattr(generation, "is_multilingual", True)):
+            if language not in (None, "en", "english"):
+                raise ConfigError(f"language={language!r}: this checkpoint knows English only.")
+            return np.repeat(whisper_prompt(generation, start, None, task), batch, axis=0)
+        if language is None:
+            choices = tuple(tokens.values())
+            languages = np.asarray(detect_language(self.module, params, inputs, start, choices))
+        else:
+            languages = np.full(batch, whisper_language(generation, language), np.int32)
+        return whisper_prompt(generation, start, languages, task)
+
+    def transcribe(
+        self, audio: Any, *, batch_size: int = 8, allow_truncated: bool = False, **settings: Any
+    ) -> Transcript | list[Transcript]:
+        """Turns recordings of any rate, channels and length into text.
+
+        Clips are padded to a few lengths with ``"invariant"`` padding, so that each gets the text
+        it would get alone.
+
+        Args:
+            audio: a file, bytes, ``{"array": samples, "sampling_rate": rate}`` or
+                ``(samples, rate)``; or a list of them.
+            batch_size: most clips of one batch.
+            allow_truncated: whether a file that ends early is transcribed as far as it goes.
+            **settings: of ``generate``.
+
+        Returns:
+            A transcript; for a list a list, in which a recording that could not be read has an
+            ``error``.
+
+        Raises:
+            AudioError: if a single recording cannot be read.
+            ConfigError: if the checkpoint lacks its feature settings or its tokenizer.
+        """
+        many = isinstance(audio, list)
+        results = self.transcripts(
+            audio if many else [audio],
+            batch_size=batch_size,
+            allow_truncated=allow_truncated,
+            **settings,
+        )
+        if many:
+            return list(results)
+        (result,) = results
+        if result.error is not None:
+            raise AudioError(result.error)
+        return result
+
+    def transcripts(
+        self,
+        sources: Iterable[Any],
+        *,
+        batch_size: int = 8,
+        allow_truncated: bool = False,
+        **settings: Any,
+    ) -> Iterator[Transcript]:
+        """Yields the transcripts of many recordings, in order; arguments as in ``transcribe``."""
+        features = self.processor.features
+        if features is None:
+            raise ConfigError(
+                "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
+            )
+        model = self.with_padding("invariant")
+
+        def recognise(values: np.ndarray, mask: np.ndarray) -> list[str]:
+            found = model.generate(values, mask, **settings | {"num_return_sequences": 1})
+            return self.processor.text(found.sequences)
+
+        return transcribe(sources, features, recognise, batch_size, allow_truncated)
+
+
+def _sort_fields(kwargs: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Sorts keyword arguments into those of encoder, decoder, generation and the joint config."""
+    sorted_fields: tuple[dict[str, Any], ...] = ({}, {}, {}, {})
+    encoder, decoder, generation, joint = sorted_fields
+    settings = GenerationConfig().to_dict()
+    for name, value in kwargs.items():
+        if name in ("pad_token_id", "decoder_start_token_id", "eos_token_id", "bos_token_id"):
+            joint[name] = value
+        elif name.startswith("encoder_") and name not in settings:
+            encoder[name.removeprefix("encoder_")] = value
+        elif name.startswith("decoder_"):
+            decoder[name.removeprefix("decoder_")] = value
+        elif name in settings:
+            generation[name] = value
+        else:
+            joint[name] = value
+    return sorted_fields
+
+
+def _only(name: str, value: Any | None, **aliases: Any | None) -> Any:
+    """Returns the one argument that was given under its several names."""
+    given = [v for v in (value, *aliases.values()) if v is not None]
+    if len(given) != 1:
+        raise ConfigError(f"give exactly one of {', '.join((name, *aliases))}.")
+    return given[0]
+
+
+def _boolean(mask: Any | None) -> Array | None:
+    return None if mask is None else jnp.asarray(mask).astype(bool)
+
+
+@partial(jax.jit, static_argnames=("module", "dtype"))
+def _random_params(module: SpeechEncoderDecoder, key: Any, dtype: Any) -> Params:
+    params = initialise(module, key)
+    return unflatten_dict({p: a.astype(dtype) for p, a in params.items()}, sep="/")
+
+
+@partial(jax.jit, static_argnames=("module", "method"))
+def _apply(module: SpeechEncoderDecoder, method: str, params: Params, args: tuple, key: Any):
+    rngs = {} if key is None else {"dropout": key}
+    return module.apply({"params": params}, *args, method=method, rngs=rngs)
+
+
+@partial(jax.jit, static_argnames=("module",))
+def _forward(
+    module, params, inputs, mask, tokens, token_mask, positions, labels, key
+) -> SpeechOutput:
+    rngs = {} if key is None else {"dropout": key}
+    logits, states = module.apply(
+        {"params": params}, inputs, tokens, mask, token_mask, positions, rngs=rngs
+    )
+    loss = None if labels is None else labels_module.cross_entropy(logits, labels)
+    return SpeechOutput(logits, loss, states)
+
+
+@partial(jax.jit, static_argnames=("module",))
+def _decode(module, params, tokens, states, states_mask, cache, position, mask, positions, key):
+    rngs = {} if key is None else {"dropout": key}
+    variables = {"params": params}
+    context = module.apply(variables, states, states_mask, method="context")
+    return module.apply(
+        variables, tokens, context, cache, position, mask, positions, method="decode", rngs=rngs
+    )
