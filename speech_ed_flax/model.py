@@ -14,7 +14,7 @@ from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers.linear import Dense
 from speech_ed_flax.layers.transformer import Cache, Context
-from speech_ed_flax.types import Array, Bool, Float, Int
+from speech_ed_flax.types import Array, Bool, Float, Int, Params
 
 
 class SpeechEncoderDecoder(nn.Module):
@@ -153,3 +153,8 @@ def initialise(module: SpeechEncoderDecoder, key: Any) -> dict[str, Any]:
 def abstract_params(module: SpeechEncoderDecoder) -> dict[str, Any]:
     """Returns the shape of every parameter by path, allocating nothing."""
     return jax.eval_shape(lambda key: initialise(module, key), jax.random.key(0))
+
+
+def match_dtype(inputs: Float[Array, "batch ..."], params: Params) -> Float[Array, "batch ..."]:
+    """Returns ``inputs`` in the precision of the parameters, which is that of the computation."""
+    return inputs.astype(jax.tree.leaves(params)[0].dtype)

@@ -4,89 +4,49 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
 from transformers import GenerationConfig, SpeechEncoderDecoderConfig
 
-from speech_ed_flax import labels as labels_module
+from speech_ed_flax.compiled import (
+    DecoderOutput,
+    EncoderOutput,
+    GenerationOutput,
+    SpeechOutput,
+    as_mask,
+    decode,
+    encode,
+    forward,
+    random_params,
+)
 from speech_ed_flax.conversion.card import write_card
-from speech_ed_flax.conversion.config import fill_token_ids, require, resolve_generation
+from speech_ed_flax.conversion.config import (
+    fill_token_ids,
+    merge_generation,
+    require,
+    resolve_generation,
+    sort_fields,
+)
 from speech_ed_flax.conversion.hub import read_json, resolve
 from speech_ed_flax.conversion.load import Loaded, load, load_pair
 from speech_ed_flax.conversion.processor import Processor
 from speech_ed_flax.conversion.save import SHARD_SIZE, save_weights, write_json
 from speech_ed_flax.errors import AudioError, ConfigError
 from speech_ed_flax.generation.generate import generate
-from speech_ed_flax.generation.prompt import (
-    detect_language,
-    target_language_token,
-    whisper_language,
-    whisper_prompt,
-    with_start,
-)
+from speech_ed_flax.generation.prompt import target_language_token, with_start
 from speech_ed_flax.generation.settings import GenerationSettings
+from speech_ed_flax.generation.whisper import whisper_prompt
+from speech_ed_flax.labels import shift_tokens_right
 from speech_ed_flax.layers.decoder import empty_cache
 from speech_ed_flax.layers.transformer import Cache
-from speech_ed_flax.model import SpeechEncoderDecoder, build, initialise
+from speech_ed_flax.model import SpeechEncoderDecoder, build
 from speech_ed_flax.paths import FEATURE_ENCODER, freeze
 from speech_ed_flax.transcription import Transcript, transcribe
 from speech_ed_flax.types import Array, Params
-
-
-@flax.struct.dataclass
-class SpeechOutput:
-    """What a call returns.
-
-    Attributes:
-        logits: float32 scores ``[batch, target, vocab]``.
-        loss: mean cross-entropy over the labels that count, if labels were given.
-        encoder_last_hidden_state: states ``[batch, source, width]``, of the decoder's width.
-    """
-
-    logits: Array
-    loss: Array | None
-    encoder_last_hidden_state: Array
-
-
-@flax.struct.dataclass
-class EncoderOutput:
-    """Encoded speech.
-
-    Attributes:
-        last_hidden_state: states ``[batch, source, width]``, of the decoder's width.
-        attention_mask: which of them are real ``[batch, source]``; None if all are.
-    """
-
-    last_hidden_state: Array
-    attention_mask: Array | None
-
-
-@flax.struct.dataclass
-class DecoderOutput:
-    """Scores of the next tokens ``[batch, target, vocab]``, and the cache if there was one."""
-
-    logits: Array
-    past_key_values: Cache | None
-
-
-@flax.struct.dataclass
-class GenerationOutput:
-    """Generated tokens.
-
-    Attributes:
-        sequences: ``[batch * num_return_sequences, length]``, prompt included.
-        sequences_scores: of beam search, with the length penalty; None otherwise.
-    """
-
-    sequences: np.ndarray
-    sequences_scores: np.ndarray | None
 
 
 class FlaxSpeechEncoderDecoderModel:
@@ -142,7 +102,7 @@ class FlaxSpeechEncoderDecoderModel:
         fill_token_ids(config, self.generation_config, self.processor.tokenizer)
         self.fresh = fresh
         if params is None:
-            params = _random_params(self.module, jax.random.key(seed), dtype)
+            params = random_params(self.module, jax.random.key(seed), dtype)
         self.params = params
 
     @classmethod
@@ -205,7 +165,7 @@ class FlaxSpeechEncoderDecoderModel:
             CheckpointError: naming the file and the tensors that do not fit.
             ConfigError: naming a field that is unknown, or a token id that must be passed.
         """
-        of_encoder, of_decoder, of_generation, fields = _sort_fields(kwargs)
+        of_encoder, of_decoder, of_generation, fields = sort_fields(kwargs)
         encoder, decoder = (
             resolve(name, local_files_only=local_files_only)
             for name in (
@@ -289,7 +249,6 @@ class FlaxSpeechEncoderDecoderModel:
 
         Args:
             inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``;
-                ``input_values`` and ``input_features`` are other names for it.
             attention_mask: which samples are real ``[batch, samples]``.
             decoder_input_ids: tokens ``[batch, target]``; made of ``labels`` if omitted.
             decoder_attention_mask: which tokens are real ``[batch, target]``.
@@ -299,6 +258,8 @@ class FlaxSpeechEncoderDecoderModel:
             freeze_feature_encoder: whether no gradient reaches the convolutional front end.
             params: parameters; the model's own if omitted.
             dropout_rng: a ``jax.random.key``.
+            input_values: another name for ``inputs``.
+            input_features: another name for ``inputs``.
 
         Raises:
             ConfigError: naming the argument or config key that is missing.
@@ -311,13 +272,13 @@ class FlaxSpeechEncoderDecoderModel:
         params = self.params if params is None else params
         if freeze_feature_encoder:
             params = freeze(params, FEATURE_ENCODER)
-        return _forward(
+        return forward(
             self.module,
             params,
             jnp.asarray(inputs),
-            _boolean(attention_mask),
+            as_mask(attention_mask),
             jnp.asarray(decoder_input_ids),
-            _boolean(decoder_attention_mask),
+            as_mask(decoder_attention_mask),
             decoder_position_ids,
             None if labels is None else jnp.asarray(labels),
             dropout_rng if train else None,
@@ -330,7 +291,7 @@ class FlaxSpeechEncoderDecoderModel:
             name: getattr(self.config, name) for name in ("pad_token_id", "decoder_start_token_id")
         }
         require(ids)
-        return labels_module.shift_tokens_right(jnp.asarray(labels), **ids)
+        return shift_tokens_right(jnp.asarray(labels), **ids)
 
     def encode(
         self,
@@ -349,14 +310,8 @@ class FlaxSpeechEncoderDecoderModel:
         params = self.params if params is None else params
         if freeze_feature_encoder:
             params = freeze(params, FEATURE_ENCODER)
-        states, mask = _apply(
-            self.module,
-            "encode",
-            params,
-            (jnp.asarray(inputs), _boolean(attention_mask)),
-            dropout_rng if train else None,
-        )
-        return EncoderOutput(states, mask)
+        key = dropout_rng if train else None
+        return encode(self.module, params, jnp.asarray(inputs), as_mask(attention_mask), key)
 
     def decode(
         self,
@@ -391,24 +346,21 @@ class FlaxSpeechEncoderDecoderModel:
         """
         if past_key_values is not None and decoder_position_ids is None:
             raise ConfigError("past_key_values need decoder_position_ids: say where tokens stand.")
-        mask = encoder_outputs.attention_mask
         if encoder_attention_mask is not None:
-            mask = _boolean(encoder_attention_mask)
-        positions = None if decoder_position_ids is None else jnp.asarray(decoder_position_ids)
-        position = 0 if past_key_values is None else positions[0, 0]
-        return DecoderOutput(
-            *_decode(
-                self.module,
-                self.params if params is None else params,
-                jnp.asarray(decoder_input_ids),
-                encoder_outputs.last_hidden_state,
-                mask,
-                past_key_values,
-                position,
-                _boolean(decoder_attention_mask),
-                positions,
-                dropout_rng if train else None,
+            encoder_outputs = encoder_outputs.replace(
+                attention_mask=as_mask(encoder_attention_mask)
             )
+        positions = None if decoder_position_ids is None else jnp.asarray(decoder_position_ids)
+        return decode(
+            self.module,
+            self.params if params is None else params,
+            jnp.asarray(decoder_input_ids),
+            encoder_outputs,
+            past_key_values,
+            0 if past_key_values is None else positions[0, 0],
+            as_mask(decoder_attention_mask),
+            positions,
+            dropout_rng if train else None,
         )
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:
@@ -457,15 +409,18 @@ class FlaxSpeechEncoderDecoderModel:
         """
         inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
         inputs, params = jnp.asarray(inputs), self.params if params is None else params
-        merged = self._merge(generation_config, overrides)
+        merged = merge_generation(generation_config, self.generation_config, overrides)
         if target_language is not None:
             merged.forced_bos_token_id = self._target(target_language)
         start = merged.decoder_start_token_id
         if start is None:
             start = merged.bos_token_id
         require({"decoder_start_token_id": start})
-        if decoder_input_ids is None and self._is_whisper:
-            decoder_input_ids = self._whisper_prompt(inputs, params, merged, start, language, task)
+        if self._is_whisper and decoder_input_ids is None:
+            merged.forced_decoder_ids = None  # the prompt takes its place, as upstream
+            decoder_input_ids = whisper_prompt(
+                self.module, params, inputs, merged, start, language, task
+            )
         elif language is not None or task is not None:
             raise ConfigError(
                 "language and task are for Whisper without decoder_input_ids: for mBART pass "
@@ -483,7 +438,7 @@ class FlaxSpeechEncoderDecoderModel:
             self.module,
             params,
             inputs,
-            _boolean(attention_mask),
+            as_mask(attention_mask),
             jnp.asarray(prompt),
             jax.random.key(0) if prng_key is None else prng_key,
             settings,
@@ -492,16 +447,6 @@ class FlaxSpeechEncoderDecoderModel:
         length = int(found.lengths.max())
         scores = None if found.scores is None else np.asarray(found.scores)
         return GenerationOutput(np.asarray(found.tokens)[:, :length], scores)
-
-    def _merge(self, given: GenerationConfig | None, overrides: dict[str, Any]) -> GenerationConfig:
-        merged = copy.deepcopy(given or self.generation_config)
-        merged.update(**self.generation_config.to_dict(), defaults_only=True)
-        unknown = merged.update(**overrides)
-        if unknown:
-            raise ConfigError(f"{', '.join(unknown)}: no such setting of generation.")
-        if self._is_whisper:
-            merged.forced_decoder_ids = None  # superseded by language and task, as upstream
-        return merged
 
     @property
     def _is_whisper(self) -> bool:
@@ -514,20 +459,6 @@ class FlaxSpeechEncoderDecoderModel:
                 f"token, this one is {self.config.decoder.model_type!r}."
             )
         return target_language_token(self.processor.tokenizer, language)
-
-    def _whisper_prompt(self, inputs, params, generation, start, language, task):
-        tokens = getattr(generation, "lang_to_id", None)
-        batch = inputs.shape[0]
-        if not (tokens and getattr(generation, "is_multilingual", True)):
-            if language not in (None, "en", "english"):
-                raise ConfigError(f"language={language!r}: this checkpoint knows English only.")
-            return np.repeat(whisper_prompt(generation, start, None, task), batch, axis=0)
-        if language is None:
-            choices = tuple(tokens.values())
-            languages = np.asarray(detect_language(self.module, params, inputs, start, choices))
-        else:
-            languages = np.full(batch, whisper_language(generation, language), np.int32)
-        return whisper_prompt(generation, start, languages, task)
 
     def transcribe(
         self, audio: Any, *, batch_size: int = 8, allow_truncated: bool = False, **settings: Any
@@ -589,66 +520,9 @@ class FlaxSpeechEncoderDecoderModel:
         return transcribe(sources, features, recognise, batch_size, allow_truncated)
 
 
-def _sort_fields(kwargs: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Sorts keyword arguments into those of encoder, decoder, generation and the joint config."""
-    sorted_fields: tuple[dict[str, Any], ...] = ({}, {}, {}, {})
-    encoder, decoder, generation, joint = sorted_fields
-    settings = GenerationConfig().to_dict()
-    for name, value in kwargs.items():
-        if name in ("pad_token_id", "decoder_start_token_id", "eos_token_id", "bos_token_id"):
-            joint[name] = value
-        elif name.startswith("encoder_") and name not in settings:
-            encoder[name.removeprefix("encoder_")] = value
-        elif name.startswith("decoder_"):
-            decoder[name.removeprefix("decoder_")] = value
-        elif name in settings:
-            generation[name] = value
-        else:
-            joint[name] = value
-    return sorted_fields
-
-
 def _only(name: str, value: Any | None, **aliases: Any | None) -> Any:
     """Returns the one argument that was given under its several names."""
     given = [v for v in (value, *aliases.values()) if v is not None]
     if len(given) != 1:
         raise ConfigError(f"give exactly one of {', '.join((name, *aliases))}.")
     return given[0]
-
-
-def _boolean(mask: Any | None) -> Array | None:
-    return None if mask is None else jnp.asarray(mask).astype(bool)
-
-
-@partial(jax.jit, static_argnames=("module", "dtype"))
-def _random_params(module: SpeechEncoderDecoder, key: Any, dtype: Any) -> Params:
-    params = initialise(module, key)
-    return unflatten_dict({p: a.astype(dtype) for p, a in params.items()}, sep="/")
-
-
-@partial(jax.jit, static_argnames=("module", "method"))
-def _apply(module: SpeechEncoderDecoder, method: str, params: Params, args: tuple, key: Any):
-    rngs = {} if key is None else {"dropout": key}
-    return module.apply({"params": params}, *args, method=method, rngs=rngs)
-
-
-@partial(jax.jit, static_argnames=("module",))
-def _forward(
-    module, params, inputs, mask, tokens, token_mask, positions, labels, key
-) -> SpeechOutput:
-    rngs = {} if key is None else {"dropout": key}
-    logits, states = module.apply(
-        {"params": params}, inputs, tokens, mask, token_mask, positions, rngs=rngs
-    )
-    loss = None if labels is None else labels_module.cross_entropy(logits, labels)
-    return SpeechOutput(logits, loss, states)
-
-
-@partial(jax.jit, static_argnames=("module",))
-def _decode(module, params, tokens, states, states_mask, cache, position, mask, positions, key):
-    rngs = {} if key is None else {"dropout": key}
-    variables = {"params": params}
-    context = module.apply(variables, states, states_mask, method="context")
-    return module.apply(
-        variables, tokens, context, cache, position, mask, positions, method="decode", rngs=rngs
-    )

@@ -1,0 +1,1 @@
+"""Sound: files, features and segments; numpy only, so that decoding workers start fast."""

@@ -28,9 +28,7 @@ SLOWEST_RATE, FASTEST_RATE = 4_000, 768_000  # Hz
 MOST_CHANNELS = 64
 LOUDEST_SAMPLE = 2.0**32  # float PCM is within +-1; beyond this, squares and sums overflow float32
 
-_BLOCK = (
-    8_192  # frames decoded at a time; also how finely the place of some decoder errors is known
-)
+_BLOCK = 8_192  # frames decoded at a time, and the precision at which MP3 damage is placed
 _HEADER_MISTAKE = 64  # bytes: writers that count their own 44-byte header as sound are common
 _MP3_SLACK = 1_152  # frames: encoders differ in how they count their delay and padding
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX
@@ -446,7 +444,7 @@ def _frames_by_channels(array: Any) -> np.ndarray:
             f"<array>: samples of type {array.dtype} (pass floats within +-1, or PCM as uint8, "
             "int8, int16 or int32)"
         )
-    if array.ndim == 1 or (array.ndim == 2 and 1 in array.shape):
+    if array.ndim == 1 or (array.ndim == 2 and min(array.shape) <= 1):
         return array.reshape(-1, 1)
     if array.ndim == 2 and array.shape[0] != array.shape[1] and min(array.shape) <= MOST_CHANNELS:
         return array if array.shape[1] < array.shape[0] else array.T

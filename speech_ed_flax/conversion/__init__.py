@@ -1,0 +1,1 @@
+"""Checkpoints of PyTorch and of Flax 4.x, in and out, without torch."""

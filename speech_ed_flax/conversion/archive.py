@@ -68,7 +68,7 @@ def _extent(info: zipfile.ZipInfo, contents: np.ndarray) -> np.ndarray:
     header = info.header_offset
     if not 0 <= header <= contents.size - _LOCAL_HEADER.size:
         raise CheckpointError(f"its zip entry {info.filename!r} lies outside the file")
-    signature, name, extra = _LOCAL_HEADER.unpack_from(contents, header)
+    signature, name, extra = _LOCAL_HEADER.unpack_from(contents.data, header)
     start = header + _LOCAL_HEADER.size + name + extra
     if signature != b"PK\x03\x04" or start + info.file_size > contents.size:
         raise CheckpointError(f"its zip entry {info.filename!r} lies outside the file")

@@ -1,5 +1,6 @@
 """Configurations: read, cleaned, completed with token ids and generation settings."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def scrub(raw: Any) -> Any:
 
 
 def join(encoder: Any, decoder: Any, **fields: Any) -> SpeechEncoderDecoderConfig:
-    """Joins two transformers configs as ``from_encoder_decoder_configs`` does, and leaves them be."""
+    """Joins two transformers configs and, unlike upstream, leaves them as they are."""
     halves = {"encoder": encoder.to_dict(), "decoder": decoder.to_dict()}
     halves["encoder"] |= {"is_decoder": False, "add_cross_attention": False}
     halves["decoder"] |= {"is_decoder": True, "add_cross_attention": True}
@@ -137,3 +138,40 @@ def require(ids: dict[str, Any]) -> None:
                 f"{name} is not set and cannot be derived from the decoder's config or tokenizer: "
                 f"set config.{name}, or pass {name}= when creating the model."
             )
+
+
+def sort_fields(fields: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Sorts keyword arguments into those of encoder, decoder, generation and the joint config."""
+    encoder: dict[str, Any] = {}
+    decoder: dict[str, Any] = {}
+    generation: dict[str, Any] = {}
+    joint: dict[str, Any] = {}
+    settings = GenerationConfig().to_dict()
+    for name, value in fields.items():
+        if name in (*TOKEN_IDS, "bos_token_id"):
+            joint[name] = value
+        elif name in settings:
+            generation[name] = value
+        elif name.startswith("encoder_"):
+            encoder[name.removeprefix("encoder_")] = value
+        elif name.startswith("decoder_"):
+            decoder[name.removeprefix("decoder_")] = value
+        else:
+            joint[name] = value
+    return encoder, decoder, generation, joint
+
+
+def merge_generation(
+    given: GenerationConfig | None, defaults: GenerationConfig, overrides: dict[str, Any]
+) -> GenerationConfig:
+    """Returns ``given`` with what it leaves open taken from ``defaults``, then ``overrides``.
+
+    Raises:
+        ConfigError: naming an override that is no setting of generation.
+    """
+    merged = copy.deepcopy(given or defaults)
+    merged.update(**defaults.to_dict(), defaults_only=True)
+    unknown = merged.update(**overrides)
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: no such setting of generation.")
+    return merged

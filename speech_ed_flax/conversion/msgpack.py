@@ -6,7 +6,7 @@ axes reversed. Weight norm has the older PyTorch spelling, ``weight_g`` and ``we
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flax.serialization import msgpack_restore, msgpack_serialize
@@ -41,7 +41,7 @@ def read_msgpack(path: Path) -> State:
     with blaming(path):
         contents = map_contents(path)
         try:
-            tree = msgpack_restore(contents.data)
+            tree = msgpack_restore(cast("bytes", contents.data))  # it takes any buffer
         except Exception as error:  # flax and msgpack raise whatever the damage happens to cause
             raise CheckpointError(f"{recognise(contents)} ({str(error)[:200]})") from error
         if not isinstance(tree, dict):
@@ -136,4 +136,4 @@ def _compare(again: State, written: State) -> None:
 
 
 def _bits(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

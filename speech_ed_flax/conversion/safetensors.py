@@ -2,9 +2,10 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -88,7 +89,7 @@ def _header(path: Path, contents: np.ndarray) -> tuple[dict[str, Any], int]:
 
 
 def _suspect(header: bytes, room: int) -> str:
-    """Names the first tensor that does not fit its bytes, which the library's errors often do not."""
+    """Names the first tensor that does not fit its bytes; the library often does not say."""
     try:
         entries = json.loads(header)
     except (ValueError, RecursionError):
@@ -112,9 +113,9 @@ def _fits(entry: Any, room: int) -> bool:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Makes an object of the header; the library and JSON would let the last of two names win."""
-    names = {name: value for name, value in pairs}
+    names = dict(pairs)
     if len(names) != len(pairs):
-        repeated = next(name for name in names if sum(name == other for other, _ in pairs) > 1)
+        ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise CheckpointError(f"tensor {repeated[:200]!r}: its name is given twice")
     return names
 
@@ -140,7 +141,8 @@ def write_safetensors(
             written, the disk is full, or the file does not read back the same. What was at ``path``
             is then untouched.
     """
-    pairs = list(tensors.items() if isinstance(tensors, Mapping) else tensors)
+    named = tensors.items() if isinstance(tensors, Mapping) else tensors
+    pairs = list(cast("Iterable[tuple[str, Any]]", named))
     # Widest dtypes first, so that every tensor begins at a multiple of its own item size.
     pairs.sort(key=lambda pair: (-np.dtype(pair[1].dtype).itemsize, pair[0]))
     with blaming(path), replacing(path) as temporary:
@@ -176,7 +178,7 @@ def _bytes(array: Any) -> memoryview:
     """Returns the little-endian C-ordered bytes of an array, copied only if they must be."""
     values = np.asarray(array)
     values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    return memoryview(values.reshape(-1).view(np.uint8))
+    return values.reshape(-1).view(np.uint8).data
 
 
 def _compare(path: Path, pairs: list[tuple[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from speech_ed_flax.generation.logits import Processor, processors, warpers
 from speech_ed_flax.generation.search import sample
 from speech_ed_flax.generation.settings import GenerationSettings
 from speech_ed_flax.layers.decoder import empty_cache
+from speech_ed_flax.model import match_dtype
 from speech_ed_flax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
 
 
@@ -50,6 +51,7 @@ def generate(
         ``num_return_sequences`` rows for each utterance, in order.
     """
     variables = {"params": params}
+    inputs = match_dtype(inputs, params)
     states, mask = module.apply(variables, inputs, mask, method="encode")
     context = module.apply(variables, states, mask, method="context")
     copies = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences

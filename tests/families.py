@@ -1,0 +1,110 @@
+"""Every family under test, as a tiny transformers configuration: to add a family, add its line.
+
+The widths differ on purpose: some pairs need a projection between encoder and decoder and some do
+not, and the adapter's output is neither as wide as its encoder nor as any decoder.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from transformers import (
+    BartConfig,
+    BertConfig,
+    GPT2Config,
+    HubertConfig,
+    MBartConfig,
+    SpeechEncoderDecoderConfig,
+    Wav2Vec2Config,
+    WhisperConfig,
+)
+
+VOCAB = 48
+POSITIONS = 32
+"""Longest sequence of every decoder."""
+
+WAVEFORM: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+    "conv_dim": (8, 8, 8),
+    "conv_kernel": (10, 3, 3),
+    "conv_stride": (5, 2, 2),
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+"""Sizes of every encoder that hears waveforms; 20 samples a frame."""
+
+BART: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+}
+"""Sizes of every decoder of BART's kind, and of Whisper's encoder."""
+
+WHISPER: dict[str, Any] = BART | {
+    "num_mel_bins": 8,
+    "max_source_positions": 20,
+    "max_target_positions": POSITIONS,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "bos_token_id": 4,
+    "pad_token_id": 4,
+    "eos_token_id": 4,
+    "decoder_start_token_id": 3,
+}
+
+# fmt: off
+ENCODERS = {
+    "wav2vec2": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="group", do_stable_layer_norm=False),
+    "wav2vec2-adapter": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, add_adapter=True, num_adapter_layers=2, output_hidden_size=20),  # noqa: E501
+    "hubert": HubertConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
+    "whisper": WhisperConfig(**WHISPER),
+}
+
+DECODERS = {
+    "bert": BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40, max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1),  # noqa: E501
+    "gpt2": GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
+    "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
+    "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
+    "whisper": WhisperConfig(**WHISPER),
+}
+# fmt: on
+
+
+def joint(encoder: Any, decoder: Any, **fields: Any) -> SpeechEncoderDecoderConfig:
+    """Returns the configuration of the pair; both halves are copied: upstream writes into them."""
+    names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
+    ids = {name: getattr(decoder, name) for name in names}
+    return SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+        deepcopy(encoder), deepcopy(decoder), **ids | fields
+    )
+
+
+def speech(encoder: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what the encoder hears of three utterances, and which samples of them are real.
+
+    The padding is noise, not silence: reading it where it should not be read changes the result.
+
+    Returns:
+        Waveforms float32 ``[3, samples]`` or features ``[3, mels, frames]``; and a mask, int64
+        ``[3, samples]`` or ``[3, frames]``, of three lengths.
+    """
+    shape: tuple[int, ...] = (3, 900)
+    if encoder.model_type == "whisper":
+        shape = (3, encoder.num_mel_bins, 2 * encoder.max_source_positions)
+    inputs = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    lengths = np.array([shape[-1], shape[-1] * 7 // 10, shape[-1] // 2])
+    return inputs, (np.arange(shape[-1]) < lengths[:, None]).astype(np.int64)
+
+
+def text() -> np.ndarray:
+    """Returns labels int64 ``[3, 7]`` of three lengths; -100 does not count."""
+    labels = np.random.default_rng(1).integers(5, VOCAB, (3, 7))
+    return np.where(np.arange(7) < np.array([[7], [5], [2]]), labels, -100)

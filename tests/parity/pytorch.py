@@ -1,0 +1,152 @@
+"""PyTorch twins of our models: the same configuration and the same random weights."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from families import joint
+from transformers import (
+    GenerationMixin,
+    SpeechEncoderDecoderConfig,
+    SpeechEncoderDecoderModel,
+    WhisperForCausalLM,
+    WhisperForConditionalGeneration,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from speech_ed_flax import FlaxSpeechEncoderDecoderModel
+
+torch = pytest.importorskip("torch")
+torch.set_num_threads(1)
+
+
+class HearingWhisper(WhisperEncoder):
+    """Whisper's encoder as an encoder of upstream's joint model: all of its states are real."""
+
+    def forward(self, input_features, attention_mask=None, return_dict=True, **unread):
+        return super().forward(input_features)
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return torch.ones(mask.shape[0], frames, dtype=torch.long)
+
+
+class WritingWhisper(WhisperForCausalLM):
+    """Whisper's decoder called as upstream calls the others; it reads every encoder state."""
+
+    def forward(
+        self, input_ids=None, encoder_hidden_states=None, encoder_attention_mask=None, **given
+    ):
+        given = {name: value for name, value in given.items() if value is not None}
+        return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One model twice.
+
+    Attributes:
+        theirs: PyTorch's, in evaluation mode.
+        ours: read from the checkpoint that PyTorch wrote.
+    """
+
+    theirs: Any
+    ours: FlaxSpeechEncoderDecoderModel
+
+    @property
+    def hears_masks(self) -> bool:
+        """Whether PyTorch's decoder can be told which of the encoder's states are padding."""
+        whisper = "whisper"
+        config = self.ours.config
+        return config.decoder.model_type != whisper or config.encoder.model_type == whisper
+
+    def call(self, inputs: np.ndarray, mask: np.ndarray | None, labels: np.ndarray, **given: Any):
+        """Returns PyTorch's output, logits and loss."""
+        if not self._is_whisper:  # which has a mask of SpecAugment only
+            given["attention_mask"] = tensor(mask)
+        return self.theirs(tensor(inputs), labels=tensor(labels), **given)
+
+    def generate(self, inputs: np.ndarray, mask: np.ndarray | None, **settings: Any) -> Any:
+        """Returns what PyTorch generates, with scores.
+
+        The generation is transformers' own: Whisper's, for long recordings, is another algorithm.
+        """
+        found = GenerationMixin.generate(
+            self.theirs,
+            tensor(inputs),
+            attention_mask=tensor(mask),
+            return_dict_in_generate=True,
+            output_scores=True,
+            **settings,
+        )
+        return found
+
+    @property
+    def _is_whisper(self) -> bool:
+        return isinstance(self.theirs, WhisperForConditionalGeneration)
+
+    def joint_names(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Returns tensors of ``theirs`` by the names that a joint checkpoint gives them."""
+        if not self._is_whisper:
+            return tensors
+        return {
+            name.removeprefix("model.")
+            if name.startswith("model.encoder.")
+            else f"decoder.{name}": tensor
+            for name, tensor in tensors.items()
+        }
+
+
+def tensor(array: np.ndarray | None) -> Any:
+    """Returns a tensor of ``array``; None for None."""
+    return None if array is None else torch.from_numpy(np.array(array))
+
+
+def build(encoder: Any, decoder: Any, folder: Path) -> Pair:
+    """Builds a model of two transformers configurations on both sides.
+
+    The weights go through ``folder``, written by PyTorch and read by us.
+    """
+    twin = _whisper(decoder) if encoder == decoder else _joint(joint(encoder, decoder))
+    draw(twin)
+    twin.eval().save_pretrained(folder)
+    return Pair(twin, FlaxSpeechEncoderDecoderModel.from_pretrained(folder))
+
+
+def _whisper(config: Any) -> WhisperForConditionalGeneration:
+    return WhisperForConditionalGeneration(type(config).from_dict(config.to_dict()))
+
+
+def _joint(config: SpeechEncoderDecoderConfig) -> SpeechEncoderDecoderModel:
+    encoder = HearingWhisper(config.encoder) if config.encoder.model_type == "whisper" else None
+    decoder = WritingWhisper(config.decoder) if config.decoder.model_type == "whisper" else None
+    twin = SpeechEncoderDecoderModel(config, encoder, decoder)
+    width = config.encoder.hidden_size
+    if getattr(config.encoder, "add_adapter", False):
+        width = config.encoder.output_hidden_size
+    projection = getattr(twin, "enc_to_dec_proj", None)
+    if width != config.decoder.hidden_size and getattr(projection, "in_features", 0) != width:
+        # Upstream sizes the projection by hidden_size, adapter or not, and leaves it out where
+        # output_hidden_size is the decoder's width, adapter or not. Such models crash there.
+        twin.enc_to_dec_proj = torch.nn.Linear(width, config.decoder.hidden_size)
+        twin.encoder_output_dim = width
+    return twin
+
+
+def draw(model: Any) -> None:
+    """Gives every tensor random numbers, large enough that no two scores are almost equal.
+
+    Gradients are wanted of all of them, of Whisper's frozen positions too.
+    """
+    model.requires_grad_(True)
+    noise = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    for name, values in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        numbers = 0.3 * noise(values.shape)
+        is_scale = values.ndim == 1 and name.endswith("weight") or name.endswith("original0")
+        if is_scale or name.endswith("running_var"):
+            numbers = numbers.exp()
+        values.copy_(numbers)

@@ -1,0 +1,401 @@
+"""Search equals transformers' ``generate`` token for token, and brute force where that is possible.
+
+The model of these tests is a table: the whole history of a row is hashed into one of a few hundred
+states, and each state has its own random logits. PyTorch hashes the full history anew at each step
+while the JAX step carries the hash in its cache, so a cache that is reordered wrongly shows.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from transformers import GenerationConfig
+
+from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.generation.beam import beam
+from speech_ed_flax.generation.logits import processors, warpers
+from speech_ed_flax.generation.search import sample
+from speech_ed_flax.generation.settings import GenerationSettings
+
+torch = pytest.importorskip("torch")
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel  # noqa: E402
+from transformers.modeling_outputs import CausalLMOutput  # noqa: E402
+
+VOCAB, STATES, BATCH = 37, 499, 3
+
+
+def next_state(state, token, position):
+    """Hashes one more token; the same integers in PyTorch and JAX."""
+    return (state * 31 + token * 7 + position * 3 + 1) % STATES
+
+
+def table(seed: int) -> np.ndarray:
+    """Draws logits [states, vocab] in which the end tokens 2 and 3 are likely but not certain."""
+    drawn = np.random.default_rng(seed).normal(0, 2.0, (STATES, VOCAB)).astype(np.float32)
+    drawn[:, 2:4] += 1.5
+    return drawn
+
+
+def random_prompt(seed: int, length: int) -> np.ndarray:
+    drawn = np.random.default_rng(1000 + seed).integers(4, VOCAB, (BATCH, length))
+    return drawn.astype(np.int32)
+
+
+class TableModel(PreTrainedModel, GenerationMixin):
+    """The table as a PyTorch language model without a cache."""
+
+    config_class = PreTrainedConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, logits: np.ndarray):
+        super().__init__(PreTrainedConfig(vocab_size=VOCAB))
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, input_ids, **_):
+        state = torch.zeros_like(input_ids[:, 0])
+        for position in range(input_ids.shape[1]):
+            state = next_state(state, input_ids[:, position], position)
+        return CausalLMOutput(logits=self.logits[state][:, None])
+
+
+def table_step(logits):
+    """Builds the same model as a step whose cache holds the hash of each row's history."""
+
+    def step(tokens, position, cache):
+        state = cache["state"]
+        for offset in range(tokens.shape[1]):
+            state = next_state(state, tokens[:, offset], position + offset)
+        return logits[state], {"state": state}
+
+    return step
+
+
+def start_cache(rows: int):
+    return {"state": jnp.zeros(rows, jnp.int32)}
+
+
+def searcher(settings: GenerationSettings, prompt_length: int, custom=()):
+    """Builds the jitted search: ``(logits table, prompt, key) -> Rows or Beams``."""
+    search = beam if settings.num_beams > 1 else sample
+    chain = processors(settings, prompt_length, custom)
+
+    @jax.jit
+    def run(logits, prompt, key):
+        cache = start_cache(prompt.shape[0] * settings.num_beams)
+        step = table_step(logits)
+        return search(step, cache, prompt, settings, chain, warpers(settings), key)
+
+    return run
+
+
+def crop(found) -> np.ndarray:
+    """Cuts sequences to the longest one, as rows of batch x sequences."""
+    tokens = np.asarray(found.tokens)
+    return tokens.reshape(-1, tokens.shape[-1])[:, : int(found.lengths.max())]
+
+
+def assert_equals_upstream(config: dict, prompt_length: int = 1, seeds=range(3)):
+    """Runs both searches on random tables and prompts; tokens, shapes and scores must agree."""
+    config = GenerationConfig(**({"pad_token_id": 1, "max_new_tokens": 9} | config))
+    settings = GenerationSettings.from_hf(config, prompt_length, VOCAB)
+    run = searcher(settings, prompt_length)
+    for seed in seeds:
+        logits, prompt = table(seed), random_prompt(seed, prompt_length)
+        expected = TableModel(logits).generate(
+            torch.tensor(prompt, dtype=torch.long),
+            generation_config=config,
+            use_cache=False,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        found = run(jnp.asarray(logits), jnp.asarray(prompt), jax.random.key(0))
+        np.testing.assert_array_equal(crop(found), expected.sequences.numpy(), f"seed {seed}")
+        if settings.num_beams > 1:
+            scores = np.asarray(found.scores).reshape(-1)
+            np.testing.assert_allclose(scores, expected.sequences_scores.numpy(), rtol=1e-5)
+
+
+def test_tied_end_tokens_forced_last_score_as_upstream_and_the_lower_one_wins():
+    config = GenerationConfig(
+        num_beams=3, max_new_tokens=4, eos_token_id=[2, 3], forced_eos_token_id=[2, 3]
+    )
+    settings = GenerationSettings.from_hf(config, prompt_length=1)
+    logits, prompt = table(0), random_prompt(0, 1)
+    found = searcher(settings, 1)(jnp.asarray(logits), jnp.asarray(prompt), None)
+    expected = TableModel(logits).generate(
+        torch.tensor(prompt, dtype=torch.long),
+        generation_config=config,
+        use_cache=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    np.testing.assert_allclose(found.scores[:, 0], expected.sequences_scores.numpy(), rtol=1e-5)
+    assert found.tokens[:, 0, -1].max() == 2
+
+
+EOS = {"one": 2, "several": [2, 3], "none": None}
+GRID = list(itertools.product((2, 3, 5), (0.0, 1.0, -1.0, 2.0), (True, False, "never"), EOS))
+
+
+@pytest.mark.parametrize(("beams", "penalty", "early", "eos"), GRID[::5])
+def test_beam_search_equals_upstream(beams, penalty, early, eos):
+    assert_equals_upstream(
+        {
+            "num_beams": beams,
+            "length_penalty": penalty,
+            "early_stopping": early,
+            "eos_token_id": EOS[eos],
+            "num_return_sequences": beams - 1,
+        }
+    )
+
+
+CONSTRAINTS = {
+    "minimum length": {"min_length": 6},
+    "minimum of new tokens": {"min_new_tokens": 4},
+    "forced first token": {"forced_bos_token_id": 7},
+    "forced last token": {"forced_eos_token_id": 2, "max_new_tokens": 4},
+    "both forced": {"forced_bos_token_id": 7, "forced_eos_token_id": 2, "max_new_tokens": 3},
+    "no bigram twice": {"no_repeat_ngram_size": 2, "max_new_tokens": 14},
+    "no token twice": {"no_repeat_ngram_size": 1},
+    "repetition penalty": {"repetition_penalty": 1.8, "max_new_tokens": 14},
+    "bad words": {"bad_words_ids": [[2], [5], [10, 11], [11, 3], [4, 5, 6]]},
+    "suppressed": {"suppress_tokens": [3, 9, 30], "begin_suppress_tokens": [2, 10]},
+    "pad is zero": {"pad_token_id": 0},
+    "no pad": {"pad_token_id": None},
+    "one new token": {"max_new_tokens": 1},
+    "everything": {
+        "min_new_tokens": 2,
+        "forced_bos_token_id": 7,
+        "forced_eos_token_id": 2,
+        "no_repeat_ngram_size": 3,
+        "repetition_penalty": 1.2,
+        "bad_words_ids": [[10, 11], [12]],
+        "begin_suppress_tokens": [5],
+    },
+}
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+@pytest.mark.parametrize(("beams", "prompt_length"), [(1, 3), (3, 1), (4, 4)])
+def test_constrained_search_equals_upstream(name, beams, prompt_length):
+    config = {"num_beams": beams, "eos_token_id": [2, 3]} | CONSTRAINTS[name]
+    assert_equals_upstream(config, prompt_length)
+
+
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("prompt_length", [1, 4])
+def test_greedy_search_equals_upstream(eos, prompt_length):
+    assert_equals_upstream({"eos_token_id": EOS[eos]}, prompt_length, seeds=range(8))
+
+
+def enumerate_sequences(logits, start: int, new_tokens: int, end: int):
+    """Yields every complete sequence from ``start`` in a first-order chain, with its log-prob."""
+    log_probs = np.asarray(jax.nn.log_softmax(logits, axis=-1), np.float64)
+    alive = [((start,), 0.0)]
+    for _ in range(new_tokens):
+        longer = [
+            ((*tokens, token), score + log_probs[tokens[-1], token])
+            for tokens, score in alive
+            for token in range(logits.shape[1])
+        ]
+        yield from (pair for pair in longer if pair[0][-1] == end)
+        alive = [pair for pair in longer if pair[0][-1] != end]
+    yield from alive
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, -0.5])
+def test_wide_beam_search_finds_what_brute_force_finds(penalty):
+    chain_logits = jax.random.normal(jax.random.key(4), (4, 4)) * 1.5
+    settings = GenerationSettings(
+        max_length=5,
+        num_beams=81,
+        num_return_sequences=6,
+        eos_token_id=(0,),
+        pad_token_id=1,
+        early_stopping="never",
+        length_penalty=penalty,
+    )
+    found = jax.jit(
+        lambda prompt: beam(
+            lambda tokens, _, cache: (chain_logits[tokens[:, -1]], cache), (), prompt, settings
+        )
+    )(jnp.array([[2], [3]], jnp.int32))
+    for row, start in enumerate((2, 3)):
+        ranked = sorted(
+            (
+                (score / (len(tokens) - 1) ** penalty, tokens)
+                for tokens, score in enumerate_sequences(chain_logits, start, 4, end=0)
+            ),
+            reverse=True,
+        )[:6]
+        for place, (score, tokens) in enumerate(ranked):
+            assert found.lengths[row, place] == len(tokens)
+            assert tuple(found.tokens[row, place, : len(tokens)].tolist()) == tokens
+            np.testing.assert_allclose(found.scores[row, place], score, rtol=1e-5)
+
+
+def random_tokens(settings: GenerationSettings, seed: int, rows: int = 400) -> np.ndarray:
+    """Samples many rows that share one prompt; returns generated tokens [rows * sequences, new]."""
+    prompt = jnp.full((rows, 1), 5, jnp.int32)
+    found = searcher(settings, 1)(jnp.asarray(table(0)), prompt, jax.random.key(seed))
+    return np.asarray(found.tokens).reshape(-1, settings.max_length)[:, 1:]
+
+
+def first_probabilities() -> np.ndarray:
+    """Returns the probabilities of the first token that :func:`random_tokens` generates."""
+    state = next_state(0, 5, 0)
+    return np.asarray(jax.nn.softmax(table(0)[state].astype(np.float64)))
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_sampled_tokens_stay_within_top_k(beams):
+    settings = GenerationSettings(max_length=2, do_sample=True, top_k=4, num_beams=beams)
+    best = np.argsort(first_probabilities())[-4:]
+    drawn = random_tokens(settings, 0)
+    assert set(drawn[:, 0]) == set(best) if beams == 1 else set(drawn[:, 0]) <= set(best)
+
+
+def test_sampled_tokens_stay_within_top_p():
+    settings = GenerationSettings(max_length=2, do_sample=True, top_k=0, top_p=0.6)
+    order = np.argsort(first_probabilities())[::-1]
+    reach = np.cumsum(first_probabilities()[order])
+    nucleus = order[: int(np.searchsorted(reach, 0.6)) + 1]
+    assert set(random_tokens(settings, 1)[:, 0]) == set(nucleus)
+
+
+def test_sampled_frequencies_follow_the_probabilities():
+    settings = GenerationSettings(max_length=2, do_sample=True, top_k=0)
+    drawn = random_tokens(settings, 2, rows=20_000)[:, 0]
+    frequencies = np.bincount(drawn, minlength=VOCAB) / len(drawn)
+    np.testing.assert_allclose(frequencies, first_probabilities(), atol=0.015)
+
+
+def test_sampled_beams_draw_the_best_pair_without_replacement():
+    settings = GenerationSettings(
+        max_length=2, do_sample=True, top_k=0, num_beams=2, num_return_sequences=2
+    )
+    pairs = random_tokens(settings, 3, rows=20_000)[:, 0].reshape(-1, 2)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    chance = first_probabilities()
+    # A token is in the drawn pair if it comes first, or second after any other token.
+    expected = chance * (1 + (chance / (1 - chance)).sum() - chance / (1 - chance))
+    frequencies = np.bincount(pairs.reshape(-1), minlength=VOCAB) / len(pairs)
+    np.testing.assert_allclose(frequencies, expected, atol=0.015)
+
+
+def test_rows_of_one_batch_are_drawn_independently():
+    settings = GenerationSettings(max_length=8, do_sample=True, top_k=0)
+    assert len({tuple(row) for row in random_tokens(settings, 4, rows=50)}) > 40
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_same_key_draws_the_same_tokens_and_another_key_others(beams):
+    settings = GenerationSettings(max_length=8, do_sample=True, num_beams=beams)
+    first, again, other = (random_tokens(settings, seed, rows=20) for seed in (7, 7, 8))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_sampling_at_vanishing_temperature_is_greedy():
+    common = {"max_length": 10, "eos_token_id": (2,), "pad_token_id": 1}
+    cold = GenerationSettings(do_sample=True, temperature=1e-4, **common)
+    greedy = GenerationSettings(**common)
+    logits, prompt, key = jnp.asarray(table(1)), jnp.asarray(random_prompt(1, 2)), jax.random.key(0)
+    drawn, best = (searcher(settings, 2)(logits, prompt, key) for settings in (cold, greedy))
+    np.testing.assert_array_equal(drawn.tokens, best.tokens)
+    np.testing.assert_array_equal(drawn.lengths, best.lengths)
+
+
+def test_custom_processors_see_the_history_of_their_own_row():
+    def no_repeat(tokens, scores, length):
+        last = jax.lax.dynamic_index_in_dim(tokens, length - 1, axis=1, keepdims=False)
+        return scores.at[jnp.arange(len(last)), (last + 1) % VOCAB].set(1e3)
+
+    settings = GenerationSettings(max_length=6, num_beams=2)
+    found = searcher(settings, 1, (no_repeat,))(
+        jnp.asarray(table(0)), jnp.asarray(random_prompt(0, 1)), None
+    )
+    steps = np.diff(np.asarray(found.tokens[:, 0]), axis=1) % VOCAB
+    np.testing.assert_array_equal(steps, 1)
+
+
+def test_rows_are_padded_after_their_own_end():
+    settings = GenerationSettings(max_length=12, eos_token_id=(2,), pad_token_id=1)
+    found = searcher(settings, 1)(jnp.asarray(table(3)), jnp.asarray(random_prompt(3, 1)), None)
+    assert len(set(found.lengths.tolist())) > 1
+    for tokens, length in zip(np.asarray(found.tokens), np.asarray(found.lengths), strict=True):
+        assert 2 not in tokens[: length - 1]
+        assert length == 12 or tokens[length - 1] == 2
+        np.testing.assert_array_equal(tokens[length:], 1)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_batch_finds_what_each_utterance_finds_alone(beams):
+    settings = GenerationSettings(
+        max_length=12, num_beams=beams, eos_token_id=(2, 3), pad_token_id=1
+    )
+    run, logits, prompt = searcher(settings, 2), jnp.asarray(table(5)), random_prompt(5, 2)
+    together = run(logits, jnp.asarray(prompt), None)
+    for row in range(BATCH):
+        alone = run(logits, jnp.asarray(prompt[row : row + 1]), None)
+        np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_second_call_of_the_same_shape_is_not_traced_again(beams):
+    traces = []
+    settings = GenerationSettings(max_length=6, num_beams=beams, eos_token_id=(2,))
+    chain = processors(settings, 1)
+    search = jax.jit(
+        beam if beams > 1 else sample,
+        static_argnames=("step", "settings", "processors", "warpers"),
+    )
+    logits = jnp.asarray(table(0))
+
+    def step(tokens, position, cache):
+        traces.append(tokens.shape)
+        return table_step(logits)(tokens, position, cache)
+
+    for seed in (0, 1):
+        prompt = jnp.asarray(random_prompt(seed, 1))
+        search(step, start_cache(BATCH * beams), prompt, settings, chain, ())
+        traced = len(traces) if seed == 0 else traced
+    assert len(traces) == traced
+
+
+def test_the_whole_prompt_is_given_before_the_loop_and_then_one_token_a_step():
+    lengths, settings = [], GenerationSettings(max_length=9, num_beams=2)
+
+    def step(tokens, position, cache):
+        lengths.append(tokens.shape)
+        return table_step(jnp.asarray(table(0)))(tokens, position, cache)
+
+    beam(step, start_cache(BATCH * 2), jnp.asarray(random_prompt(0, 5)), settings)
+    assert lengths[0] == (BATCH * 2, 4)
+    assert set(lengths[1:]) == {(BATCH * 2, 1)}
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_compiled_search_is_one_loop_without_a_sort(beams):
+    settings = GenerationSettings(max_length=6, num_beams=beams, eos_token_id=(2,))
+    run = searcher(settings, 1).lower(jnp.asarray(table(0)), jnp.asarray(random_prompt(0, 1)), None)
+    program = run.compile().as_text()
+    assert program.count(" while(") == 1
+    assert " sort(" not in program
+
+
+@pytest.mark.parametrize("search", [beam, sample])
+def test_sampling_without_a_key_is_refused(search):
+    settings = GenerationSettings(max_length=6, do_sample=True)
+    with pytest.raises(ConfigError, match="key"):
+        search(table_step(None), start_cache(1), jnp.ones((1, 1), jnp.int32), settings)
+
+
+@pytest.mark.parametrize("search", [beam, sample])
+def test_prompt_as_long_as_the_maximum_is_refused(search):
+    settings = GenerationSettings(max_length=4)
+    with pytest.raises(ConfigError, match="max_length"):
+        search(table_step(None), start_cache(1), jnp.ones((1, 4), jnp.int32), settings)
