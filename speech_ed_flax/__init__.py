@@ -28,7 +28,15 @@ _WHERE = {
     "Transcript": "speech_ed_flax.transcription",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = [
+    "AudioError",
+    "CheckpointError",
+    "ConfigError",
+    "FlaxSpeechEncoderDecoderModel",
+    "SpeechEncoderDecoderConfig",
+    "SpeechError",
+    "Transcript",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -85,9 +85,9 @@ def forward(
 ) -> SpeechOutput:
     """Encodes, decodes and, given labels, computes the loss; dropout is on with a key."""
     inputs = match_dtype(inputs, params)
-    logits, states = module.apply(
-        {"params": params}, inputs, tokens, mask, token_mask, positions, rngs=_rngs(key)
-    )
+    arguments = (inputs, tokens, mask, token_mask, positions)
+    outputs: Any = module.apply({"params": params}, *arguments, rngs=_rngs(key))
+    logits, states = outputs
     loss = None if labels is None else cross_entropy(logits, labels)
     return SpeechOutput(logits, loss, states)
 
@@ -102,8 +102,8 @@ def encode(
 ) -> EncoderOutput:
     """Encodes speech; dropout is on with a key."""
     inputs = match_dtype(inputs, params)
-    states = module.apply({"params": params}, inputs, mask, method="encode", rngs=_rngs(key))
-    return EncoderOutput(*states)
+    outputs: Any = module.apply({"params": params}, inputs, mask, method="encode", rngs=_rngs(key))
+    return EncoderOutput(*outputs)
 
 
 @partial(jax.jit, static_argnames=("module",))
@@ -123,7 +123,8 @@ def decode(
     states = (encoded.last_hidden_state, encoded.attention_mask)
     context = module.apply(variables, *states, method="context")
     arguments = (tokens, context, cache, position, mask, positions)
-    return DecoderOutput(*module.apply(variables, *arguments, method="decode", rngs=_rngs(key)))
+    outputs: Any = module.apply(variables, *arguments, method="decode", rngs=_rngs(key))
+    return DecoderOutput(*outputs)
 
 
 def _rngs(key: PRNGKeyArray | None) -> dict[str, Any]:

@@ -95,15 +95,14 @@ class FlaxSpeechEncoderDecoderModel:
         Raises:
             ConfigError: naming the field that is missing or not supported.
         """
-        self.config = config
+        self.config: Any = config
         self.module = build(config, padding) if module is None else module
         self.generation_config = generation_config or resolve_generation(None, config.to_dict())
         self.processor = processor or Processor()
         fill_token_ids(config, self.generation_config, self.processor.tokenizer)
         self.fresh = fresh
-        if params is None:
-            params = random_params(self.module, jax.random.key(seed), dtype)
-        self.params = params
+        key = jax.random.key(seed)
+        self.params: Params = params or random_params(self.module, key, dtype)
 
     @classmethod
     def from_pretrained(
@@ -265,8 +264,6 @@ class FlaxSpeechEncoderDecoderModel:
             ConfigError: naming the argument or config key that is missing.
         """
         inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
-        if train and dropout_rng is None:
-            raise ConfigError("train=True needs dropout_rng=jax.random.key(seed).")
         if decoder_input_ids is None:
             decoder_input_ids = self._shift(labels)
         params = self.params if params is None else params
@@ -281,7 +278,7 @@ class FlaxSpeechEncoderDecoderModel:
             as_mask(decoder_attention_mask),
             decoder_position_ids,
             None if labels is None else jnp.asarray(labels),
-            dropout_rng if train else None,
+            _dropout_key(train, dropout_rng),
         )
 
     def _shift(self, labels: Any | None) -> Array:
@@ -310,7 +307,7 @@ class FlaxSpeechEncoderDecoderModel:
         params = self.params if params is None else params
         if freeze_feature_encoder:
             params = freeze(params, FEATURE_ENCODER)
-        key = dropout_rng if train else None
+        key = _dropout_key(train, dropout_rng)
         return encode(self.module, params, jnp.asarray(inputs), as_mask(attention_mask), key)
 
     def decode(
@@ -344,23 +341,25 @@ class FlaxSpeechEncoderDecoderModel:
         Raises:
             ConfigError: if there is a cache and no ``decoder_position_ids``.
         """
-        if past_key_values is not None and decoder_position_ids is None:
-            raise ConfigError("past_key_values need decoder_position_ids: say where tokens stand.")
         if encoder_attention_mask is not None:
-            encoder_outputs = encoder_outputs.replace(
-                attention_mask=as_mask(encoder_attention_mask)
-            )
+            states = encoder_outputs.last_hidden_state
+            encoder_outputs = EncoderOutput(states, as_mask(encoder_attention_mask))
         positions = None if decoder_position_ids is None else jnp.asarray(decoder_position_ids)
+        position: Any = 0
+        if past_key_values is not None:
+            if positions is None:
+                raise ConfigError("past_key_values need decoder_position_ids: where do they stand?")
+            position = positions[0, 0]
         return decode(
             self.module,
             self.params if params is None else params,
             jnp.asarray(decoder_input_ids),
             encoder_outputs,
             past_key_values,
-            0 if past_key_values is None else positions[0, 0],
+            position,
             as_mask(decoder_attention_mask),
             positions,
-            dropout_rng if train else None,
+            _dropout_key(train, dropout_rng),
         )
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:
@@ -409,7 +408,7 @@ class FlaxSpeechEncoderDecoderModel:
         """
         inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
         inputs, params = jnp.asarray(inputs), self.params if params is None else params
-        merged = merge_generation(generation_config, self.generation_config, overrides)
+        merged: Any = merge_generation(generation_config, self.generation_config, overrides)
         if target_language is not None:
             merged.forced_bos_token_id = self._target(target_language)
         start = merged.decoder_start_token_id
@@ -512,9 +511,10 @@ class FlaxSpeechEncoderDecoderModel:
                 "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
             )
         model = self.with_padding("invariant")
+        arguments: dict[str, Any] = settings | {"num_return_sequences": 1}
 
         def recognise(values: np.ndarray, mask: np.ndarray) -> list[str]:
-            found = model.generate(values, mask, **settings | {"num_return_sequences": 1})
+            found = model.generate(values, mask, **arguments)
             return self.processor.text(found.sequences)
 
         return transcribe(sources, features, recognise, batch_size, allow_truncated)
@@ -526,3 +526,9 @@ def _only(name: str, value: Any | None, **aliases: Any | None) -> Any:
     if len(given) != 1:
         raise ConfigError(f"give exactly one of {', '.join((name, *aliases))}.")
     return given[0]
+
+
+def _dropout_key(train: bool, dropout_rng: Any | None) -> Any | None:
+    if train and dropout_rng is None:
+        raise ConfigError("train=True needs dropout_rng=jax.random.key(seed).")
+    return dropout_rng if train else None

@@ -165,7 +165,7 @@ def from_hf(fields: Mapping[str, Any]) -> Features:
             raise ConfigError(
                 f"{name}: {fields[name]!r} is not supported by {kind} (use {value!r})"
             )
-    known = {field.name: field.default for field in dataclasses.fields(features)}
+    known: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(features)}
     chosen = {name: fields[name] for name in known if name in fields}
     for name, value in chosen.items():
         _require_like(name, value, known[name])

@@ -423,10 +423,10 @@ def _array_and_rate(source: Any) -> tuple[Any, Any]:
 def _read_array(
     array: Any, source_rate: Any, rate: int, max_seconds: float | int | None
 ) -> np.ndarray:
-    if not isinstance(source_rate, numbers.Real) or source_rate != source_rate // 1:
+    if not isinstance(source_rate, numbers.Real) or source_rate != source_rate // 1:  # or NaN
         raise AudioFormatError("<array>: the rate is no whole number (pass (array, rate in Hz))")
     frames = _frames_by_channels(array)
-    mixer = _Mixer("<array>", int(source_rate), frames.shape[1], rate, max_seconds)
+    mixer = _Mixer("<array>", int(float(source_rate)), frames.shape[1], rate, max_seconds)
     mixer.check_duration(len(frames))
     for start in range(0, len(frames), _BLOCK):
         mixer.add(_as_float(frames[start : start + _BLOCK]))

@@ -84,9 +84,9 @@ def resolve_generation(folder: Path | None, raw: dict[str, Any]) -> GenerationCo
 
 
 def fill_token_ids(
-    config: SpeechEncoderDecoderConfig, generation: GenerationConfig, tokenizer: Any | None = None
+    config: Any, generation: GenerationConfig, tokenizer: Any | None = None
 ) -> list[str]:
-    """Writes pad, start and end ids where they are missing, in both configs.
+    """Writes pad, start and end ids where they are missing, in the model's config and generation's.
 
     In order: the config itself, the generation config, the decoder's config, its tokenizer. The
     start falls back to bos or cls, the end to sep, and pad to the end (as GPT-2's users do).

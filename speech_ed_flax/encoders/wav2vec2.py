@@ -188,36 +188,42 @@ class FeatureEncoder(nn.Module):
             if config.conv_norm == "layer":
                 x = LayerNorm(TORCH_EPSILON, name=f"norms_{index}")(x)
             elif index == 0:
-                masked = lengths is not None and config.padding == "invariant"
-                mask = frame_mask(lengths, x.shape[1]) if masked else None
+                counted = None if config.padding == "exact" else lengths
+                mask = None if counted is None else frame_mask(counted, x.shape[1])
                 x = TimeNorm(name=f"norms_{index}")(x, mask)
             x = activation(x)
         return x, lengths
 
 
 class Adapter(nn.Module):
-    """Convolutions with gated linear units, each shortening the sequence by its stride."""
+    """Convolutions with gated linear units, each shortening the sequence by its stride.
 
-    config: Wav2Vec2Config
+    Attributes:
+        config: of the adapter.
+        padding: see ``Wav2Vec2Config``.
+    """
+
+    config: AdapterConfig
+    padding: str
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch frames width"], lengths: Int[Array, " batch"] | None
     ) -> tuple[Float[Array, "batch frames2 width2"], Int[Array, " batch"] | None]:
         """Returns the shortened sequence and its real lengths."""
-        adapter = self.config.adapter
-        if adapter.width != self.config.layer.width:
-            x = Dense(adapter.width, name="projection")(x)
+        config = self.config
+        if x.shape[-1] != config.width:
+            x = Dense(config.width, name="projection")(x)
             x = LayerNorm(TORCH_EPSILON, name="norm")(x)
-        for index in range(adapter.layers):
-            if lengths is not None and self.config.padding == "invariant":
+        for index in range(config.layers):
+            if lengths is not None and self.padding == "invariant":
                 x = jnp.where(frame_mask(lengths, x.shape[1])[:, :, None], x, 0)
             name = f"layers_{index}"
-            x = Convolution(2 * adapter.width, adapter.size, adapter.stride, 1, name=name)(x)
+            x = Convolution(2 * config.width, config.size, config.stride, 1, name=name)(x)
             x = nn.glu(x)
             if lengths is not None:
                 # Upstream's formula, kernel 1; -1 // stride + 1 keeps an empty clip empty.
-                lengths = (lengths - 1) // adapter.stride + 1
+                lengths = (lengths - 1) // config.stride + 1
         return x, lengths
 
 
@@ -264,7 +270,7 @@ class Wav2Vec2(nn.Module):
         x = x + ACTIVATIONS[config.conv_activation](positions(x))
         x = TransformerEncoder(config.layer, config.layers, name="transformer")(x, real)
         if config.adapter:
-            x, lengths = Adapter(config, name="adapter")(x, lengths)
+            x, lengths = Adapter(config.adapter, config.padding, name="adapter")(x, lengths)
         return x, None if lengths is None else frame_mask(lengths, x.shape[1])
 
     def _at_least_one_frame(self, waveform, mask):

@@ -202,7 +202,7 @@ def _best_candidates(
     batch, _, vocab = scores.shape
     flat = scores.reshape(batch, -1)
     count = max(2, 1 + len(settings.eos_token_id)) * settings.num_beams
-    if settings.do_sample:
+    if settings.do_sample and key is not None:
         noise = jax.random.gumbel(jax.random.fold_in(key, state.length), flat.shape, flat.dtype)
         _, indices = largest(flat + noise, count)
         chosen = jnp.take_along_axis(flat, indices, axis=1)

@@ -1,7 +1,7 @@
 """Generation with a model: speech in, token ids out, in one compiled function."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -52,7 +52,8 @@ def generate(
     """
     variables = {"params": params}
     inputs = match_dtype(inputs, params)
-    states, mask = module.apply(variables, inputs, mask, method="encode")
+    encoded: Any = module.apply(variables, inputs, mask, method="encode")
+    states, mask = encoded
     context = module.apply(variables, states, mask, method="context")
     copies = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences
     rows = prompt.shape[0] * copies

@@ -165,7 +165,7 @@ def _choose(
     key: PRNGKeyArray | None,
     length: Int[Array, ""],
 ) -> Int[Array, " rows"]:
-    if settings.do_sample:
+    if settings.do_sample and key is not None:
         chosen = jax.random.categorical(jax.random.fold_in(key, length), scores, axis=-1)
     else:
         chosen = jnp.argmax(scores, axis=-1)

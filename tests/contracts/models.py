@@ -1,146 +1,58 @@
-"""Tiny models for the contracts: one configuration for every form of encoder and decoder."""
+"""Models for the contracts: the families under test, further forms of them, random weights."""
 
-import functools
-from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import families
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from transformers import (
-    BartConfig,
-    BertConfig,
-    GPT2Config,
-    HubertConfig,
-    MBartConfig,
-    SpeechEncoderDecoderConfig,
-    Wav2Vec2Config,
-    WhisperConfig,
-)
+from transformers import HubertConfig, Wav2Vec2Config
 
 from speech_ed_flax import FlaxSpeechEncoderDecoderModel
 from speech_ed_flax.model import abstract_params, build
 
-VOCAB = 50
-TOKEN_IDS = {
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 3,
-}
+STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 
-WAVEFORM = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 20,
-    "conv_dim": (8, 8, 12),
-    "conv_kernel": (10, 3, 3),
-    "conv_stride": (5, 2, 2),
-    "num_conv_pos_embeddings": 6,
-    "num_conv_pos_embedding_groups": 2,
-    "vocab_size": VOCAB,
-}
-"""A wav2vec 2.0 that hears 40 samples a frame and makes a frame of every 20."""
-
-BART = {
-    "d_model": 24,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 20,
-    "decoder_ffn_dim": 20,
-    "max_position_embeddings": 32,
-    "vocab_size": VOCAB,
-    "forced_eos_token_id": None,
-    **TOKEN_IDS,
-}
-
-WHISPER = {
-    "d_model": 24,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 20,
-    "decoder_ffn_dim": 20,
-    "num_mel_bins": 8,
-    "max_source_positions": 10,
-    "max_target_positions": 32,
-    "vocab_size": VOCAB,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    **TOKEN_IDS,
-}
-
-_STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-_ADAPTER = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 20}
-
-ENCODERS: dict[str, Callable[..., Any]] = {
-    "wav2vec2_group": functools.partial(Wav2Vec2Config, **WAVEFORM),
-    "wav2vec2_layer": functools.partial(Wav2Vec2Config, **WAVEFORM, **_STABLE),
-    "wav2vec2_adapter": functools.partial(Wav2Vec2Config, **WAVEFORM, **_STABLE, **_ADAPTER),
-    "hubert": functools.partial(HubertConfig, **WAVEFORM),
-    "hubert_batch_norm": functools.partial(
-        HubertConfig, **WAVEFORM, conv_pos_batch_norm=True, feat_proj_layer_norm=False
+ENCODERS: dict[str, Any] = {
+    **families.ENCODERS,
+    "wav2vec2-bottleneck": Wav2Vec2Config(**families.WAVEFORM, **STABLE, adapter_attn_dim=4),
+    "hubert-batch-norm": HubertConfig(
+        **families.WAVEFORM, conv_pos_batch_norm=True, feat_proj_layer_norm=False
     ),
-    "whisper": functools.partial(WhisperConfig, **WHISPER),
 }
+DECODERS: dict[str, Any] = families.DECODERS
 
-DECODERS: dict[str, Callable[..., Any]] = {
-    "bart": functools.partial(BartConfig, **BART),
-    "bert": functools.partial(
-        BertConfig,
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=20,
-        max_position_embeddings=32,
-        vocab_size=VOCAB,
-        is_decoder=True,
-        add_cross_attention=True,
-    ),
-    "gpt2": functools.partial(
-        GPT2Config,
-        n_embd=24,
-        n_layer=2,
-        n_head=2,
-        n_positions=32,
-        vocab_size=VOCAB,
-        bos_token_id=0,
-        eos_token_id=2,
-        add_cross_attention=True,
-    ),
-    "mbart": functools.partial(MBartConfig, **BART, scale_embedding=True),
-    "whisper": functools.partial(WhisperConfig, **WHISPER),
-}
-
-MASKED = tuple(name for name in ENCODERS if name != "whisper")
-"""Encoders of waveforms: they take a mask and can be padded."""
-
-PAIRS = (
-    ("wav2vec2_group", "bert"),
-    ("wav2vec2_layer", "mbart"),
-    ("wav2vec2_adapter", "gpt2"),
-    ("hubert", "bart"),
-    ("hubert_batch_norm", "whisper"),
-    ("whisper", "bart"),
-    ("whisper", "whisper"),
-)
-"""Every encoder and every decoder at least once."""
+WAVEFORM_ENCODERS = [name for name, hf in ENCODERS.items() if hasattr(hf, "conv_dim")]
+"""Encoders whose input has a mask and can be padded."""
 
 
-def joint_config(encoder: Any, decoder: Any) -> SpeechEncoderDecoderConfig:
-    """Returns the configuration of a model of two transformers configs."""
-    return SpeechEncoderDecoderConfig(
-        encoder=encoder.to_dict(), decoder=decoder.to_dict(), **TOKEN_IDS
-    )
+def every_family_once() -> list[tuple[str, str]]:
+    """Returns as few pairs as hold every encoder and every decoder."""
+    count = max(len(ENCODERS), len(DECODERS))
+    encoders, decoders = list(ENCODERS), list(DECODERS)
+    return [(encoders[i % len(encoders)], decoders[i % len(decoders)]) for i in range(count)]
+
+
+def make_model(
+    encoder: Any, decoder: Any, padding: str = "exact", seed: int = 0
+) -> FlaxSpeechEncoderDecoderModel:
+    """Returns a model of two transformers configs, with random weights and nothing compiled."""
+    config = families.joint(encoder, decoder)
+    module = build(config, padding)
+    params = random_params(module, seed)
+    return FlaxSpeechEncoderDecoderModel(config, padding=padding, module=module, params=params)
+
+
+@cache
+def tiny_model(encoder: str, decoder: str, padding: str = "exact") -> FlaxSpeechEncoderDecoderModel:
+    """Returns the model of two names of ``ENCODERS`` and ``DECODERS``; not to be changed."""
+    return make_model(ENCODERS[encoder], DECODERS[decoder], padding)
 
 
 def random_params(module: Any, seed: int = 0) -> dict[str, Any]:
-    """Returns parameters large enough that a wrong one shows, drawn without compiling."""
+    """Returns parameters so large that a wrong one, or one in a wrong place, shows."""
     numbers = np.random.default_rng(seed)
     return unflatten_dict(
         {
@@ -154,33 +66,18 @@ def random_params(module: Any, seed: int = 0) -> dict[str, Any]:
 def _draw(leaf: str, shape: tuple[int, ...], numbers: np.random.Generator) -> np.ndarray:
     noise = numbers.standard_normal(shape)
     if leaf in ("kernel", "direction"):
-        return 1.5 * noise / np.sqrt(np.prod(shape[:-1]))
+        return noise / np.sqrt(np.prod(shape[:-1]))
     if leaf in ("scale", "variance", "magnitude"):
         return np.exp(0.3 * noise)
     return noise if leaf == "embedding" else 0.3 * noise
 
 
-def make_model(
-    encoder: Any, decoder: Any, padding: str = "exact", seed: int = 0
-) -> FlaxSpeechEncoderDecoderModel:
-    """Returns a model of two transformers configs with random weights."""
-    config = joint_config(encoder, decoder)
-    module = build(config, padding)
-    params = random_params(module, seed)
-    return FlaxSpeechEncoderDecoderModel(config, padding=padding, module=module, params=params)
-
-
-@functools.cache
-def tiny_model(encoder: str, decoder: str, padding: str = "exact") -> FlaxSpeechEncoderDecoderModel:
-    """Returns the model of two names of ``ENCODERS`` and ``DECODERS``; not to be changed."""
-    return make_model(ENCODERS[encoder](), DECODERS[decoder](), padding)
-
-
-def inputs_of(model: FlaxSpeechEncoderDecoderModel, batch: int, seed: int = 0) -> np.ndarray:
-    """Returns random inputs that fit a model's encoder: 300 samples, or Whisper's features."""
-    config = model.module.encoder.config
-    shape = config.input_shape if model.config.encoder.model_type == "whisper" else (300,)
-    return np.random.default_rng(seed).standard_normal((batch, *shape)).astype(np.float32)
+def batch_of(lengths: list[int], samples: int, padding: float = 0.0) -> tuple[Any, Any]:
+    """Returns clips ``[batch, samples]`` and mask; row ``i`` begins the same at any width."""
+    waveforms = np.full((len(lengths), samples), padding, np.float32)
+    for row, length in enumerate(lengths):
+        waveforms[row, :length] = np.random.default_rng(row).standard_normal(length)
+    return waveforms, np.arange(samples) < np.array(lengths)[:, None]
 
 
 def assert_same_tree(found: Any, expected: Any) -> None:

@@ -64,6 +64,7 @@ def gpt2(width):
         n_embd=width,
         n_layer=2,
         n_head=2,
+        n_inner=20,
         n_positions=32,
         vocab_size=VOCAB,
         bos_token_id=0,
@@ -82,7 +83,7 @@ def bert(width):
     )
 
 
-# Flax projects wherever hidden_size is not the decoder's width, even if an adapter gives that width.
+# Flax projects where hidden_size is not the decoder's width, even if an adapter gives that width.
 ADAPTER = {"add_adapter": True, "num_adapter_layers": 1, "output_hidden_size": 20}
 CASES = {
     "bart_same_width": ({}, bart(16)),

@@ -1,5 +1,7 @@
 """Logits processors equal the PyTorch processors of transformers, one by one and in a chain."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,8 +81,11 @@ def random_scores(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 2, (ROWS, VOCAB)).astype(np.float32)
 
 
+compiled = cache(jax.jit)
+
+
 def ours(processor, tokens, scores, length: int) -> np.ndarray:
-    changed = jax.jit(processor)(jnp.asarray(tokens), jnp.asarray(scores), jnp.int32(length))
+    changed = compiled(processor)(jnp.asarray(tokens), jnp.asarray(scores), jnp.int32(length))
     return np.asarray(changed)
 
 
