@@ -13,14 +13,14 @@ import pytest
 import soundfile
 import soxr
 
-from speech_ed_flax.audio.files import (
+from speech_ed_flax.audio.errors import (
     AudioCorruptError,
     AudioFormatError,
     AudioLimitError,
     AudioTruncatedError,
     NonFiniteAudioError,
-    read_audio,
 )
+from speech_ed_flax.audio.files import read_audio
 from speech_ed_flax.errors import AudioError
 
 RATE = 16_000
