@@ -124,13 +124,13 @@ def _lines(value: Any, indent: str = "") -> list[str]:
         elif isinstance(item, dict):
             lines += [f"{indent}{name}:", *_lines(item, indent + "  ")]
         else:
-            lines.append(f"{indent}{name}: {_value(item)}")
+            lines.append(f"{indent}{name}: {_value(name, item)}")
     return lines
 
 
-def _value(item: Any) -> str:
+def _value(name: str, item: Any) -> str:
     if isinstance(item, bool):
         return "yes" if item else "no"
     if isinstance(item, list) and len(item) > 8:
         return f"[{', '.join(map(str, item[:6]))}, ... {len(item)} in all]"
-    return f"{item:,}" if isinstance(item, int) and item >= 10_000 else str(item)
+    return f"{item:,}" if name in ("parameters", "bytes") else str(item)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from speech_ed_flax.commands.outcome import UsageError
 
-EXTENSIONS = frozenset(
-    [".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"]
-    + [".snd", ".sph", ".voc", ".w64", ".wav", ".wave"]
+EXTENSIONS = (
+    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"),
+    *(".snd", ".sph", ".voc", ".w64", ".wav", ".wave"),
 )
 """Files of a folder with one of these endings, in upper or lower case, are recordings."""
 

@@ -41,7 +41,7 @@ def staging(destination: Path) -> Iterator[Path]:
 
 
 def _merge(folder: Path, destination: Path) -> None:
-    """Moves files into a folder; a crash meanwhile leaves it without weights, not with a mixture."""
+    """Moves files into a folder; a crash meanwhile leaves it without weights, never a mixture."""
     for pattern in _WEIGHTS:
         for path in destination.glob(pattern):
             path.unlink()

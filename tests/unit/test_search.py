@@ -312,12 +312,12 @@ def test_sampling_at_vanishing_temperature_is_greedy():
 
 
 def test_custom_processors_see_the_history_of_their_own_row():
-    def no_repeat(tokens, scores, length):
+    def prefer_successor(tokens, scores, length):
         last = jax.lax.dynamic_index_in_dim(tokens, length - 1, axis=1, keepdims=False)
         return scores.at[jnp.arange(len(last)), (last + 1) % VOCAB].set(1e3)
 
     settings = GenerationSettings(max_length=6, num_beams=2)
-    found = searcher(settings, 1, (no_repeat,))(
+    found = searcher(settings, 1, (prefer_successor,))(
         jnp.asarray(table(0)), jnp.asarray(random_prompt(0, 1)), None
     )
     steps = np.diff(np.asarray(found.tokens[:, 0]), axis=1) % VOCAB
