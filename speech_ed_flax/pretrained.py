@@ -411,28 +411,10 @@ class FlaxSpeechEncoderDecoderModel:
         merged: Any = merge_generation(generation_config, self.generation_config, overrides)
         if target_language is not None:
             merged.forced_bos_token_id = self._target(target_language)
-        start = merged.decoder_start_token_id
-        if start is None:
-            start = merged.bos_token_id
-        require({"decoder_start_token_id": start})
-        if self._is_whisper and decoder_input_ids is None:
-            merged.forced_decoder_ids = None  # the prompt takes its place, as upstream
-            decoder_input_ids = whisper_prompt(
-                self.module, params, inputs, merged, start, language, task
-            )
-        elif language is not None or task is not None:
-            raise ConfigError(
-                "language and task are for Whisper without decoder_input_ids: for mBART pass "
-                "target_language."
-            )
-        prompt = with_start(decoder_input_ids, start, inputs.shape[0])
+        prompt = self._prompt(inputs, params, merged, decoder_input_ids, language, task)
         decoder = self.module.decoder.config
         settings = GenerationSettings.from_hf(merged, prompt.shape[1], decoder.vocab)
-        if settings.max_length > decoder.positions:
-            raise ConfigError(
-                f"max_length={settings.max_length} is more than the decoder's "
-                f"{decoder.positions} positions: lower max_length or max_new_tokens."
-            )
+        settings.check_positions(decoder.positions)
         found = generate(
             self.module,
             params,
@@ -447,9 +429,29 @@ class FlaxSpeechEncoderDecoderModel:
         scores = None if found.scores is None else np.asarray(found.scores)
         return GenerationOutput(np.asarray(found.tokens)[:, :length], scores)
 
-    @property
-    def _is_whisper(self) -> bool:
-        return self.config.decoder.model_type == "whisper"
+    def _prompt(
+        self,
+        inputs: Array,
+        params: Params,
+        generation: Any,
+        tokens: Any | None,
+        language: str | None,
+        task: str | None,
+    ) -> np.ndarray:
+        """Returns what every sequence begins with ``[batch, prompt]``."""
+        start = generation.decoder_start_token_id
+        if start is None:
+            start = self.config.decoder_start_token_id
+        require({"decoder_start_token_id": start})
+        if self.config.decoder.model_type == "whisper" and tokens is None:
+            generation.forced_decoder_ids = None  # the prompt takes their place, as upstream
+            return whisper_prompt(self.module, params, inputs, generation, start, language, task)
+        if language is not None or task is not None:
+            raise ConfigError(
+                "language and task are for Whisper without decoder_input_ids: for mBART pass "
+                "target_language."
+            )
+        return with_start(tokens, start, inputs.shape[0])
 
     def _target(self, language: str) -> int:
         if self.config.decoder.model_type != "mbart":

@@ -168,6 +168,14 @@ class GenerationSettings:
                     f"{name} holds {beyond} but the vocabulary ends at {vocab - 1}: correct the id."
                 )
 
+    def check_positions(self, positions: int) -> None:
+        """Raises ConfigError if the longest sequence has no place in the decoder's positions."""
+        if self.max_length > positions:
+            raise ConfigError(
+                f"max_length is {self.max_length} but the decoder has {positions} positions: "
+                "lower max_length or max_new_tokens."
+            )
+
     def _check_ranges(self) -> None:
         lowest = {
             "max_length": 1,

@@ -33,10 +33,11 @@ def source(tmp_path_factory):
         num_conv_pos_embeddings=4,
         num_conv_pos_embedding_groups=2,
     )
-    decoder = GPT2Config(vocab_size=20, n_embd=24, n_layer=2, n_head=2, n_positions=32)
-    config = join(
-        encoder, decoder, pad_token_id=0, decoder_start_token_id=1, bos_token_id=1, eos_token_id=2
-    )
+    ids = {"bos_token_id": 1, "eos_token_id": 2}
+    decoder = GPT2Config(vocab_size=20, n_embd=24, n_layer=2, n_head=2, n_positions=32, **ids)
+    config = join(encoder, decoder, pad_token_id=0, decoder_start_token_id=1, **ids)
+    for part in (config, config.encoder, config.decoder):
+        part.dtype = "float32"
     model = FlaxSpeechEncoderDecoderModel(config, processor=Processor(WaveformFeatures()))
     model.generation_config.update(num_beams=3)
     folder = tmp_path_factory.mktemp("source")
