@@ -4,6 +4,7 @@ Results go to stdout and everything else to stderr. Nothing heavy is imported he
 mistakes in the arguments are answered at once.
 """
 
+import io
 import logging
 import os
 import sys
@@ -33,6 +34,7 @@ app = App(
     exit_on_error=False,
     result_action="return_value",
 )
+app.meta.suppress_keyboard_interrupt = False  # the one setting that it does not take over
 for _command in (transcribe, convert, inspect, doctor):
     app.command(_command)
 
@@ -105,7 +107,7 @@ def _report(reason: str) -> None:
 def _speak_utf8() -> None:
     """Makes results UTF-8 whatever the locale, and file names exactly the bytes that they are."""
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors=errors)
 
 

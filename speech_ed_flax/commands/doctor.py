@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 from speech_ed_flax.commands.outcome import Outcome
 
@@ -17,6 +16,8 @@ _LIBRARIES = (
 
 def versions() -> str:
     """Returns a line for this package, Python and each library, without importing any."""
+    from importlib.metadata import PackageNotFoundError, version
+
     lines = [f"speech_ed_flax {version('speech_ed_flax')}", f"python {platform.python_version()}"]
     for library in _LIBRARIES:
         try:
@@ -43,7 +44,7 @@ def doctor() -> int:
 
 
 def _checks() -> Iterator[tuple[str, Callable[[], str]]]:
-    yield "speech_ed_flax", partial(version, "speech_ed_flax")
+    yield "speech_ed_flax", partial(_import, "speech_ed_flax")
     yield "python", platform.python_version
     for library in _LIBRARIES:
         yield library, partial(_import, library)
@@ -54,6 +55,8 @@ def _checks() -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _import(library: str) -> str:
+    from importlib.metadata import version
+
     import_module(library)
     return version(library)
 
@@ -67,7 +70,9 @@ def _devices() -> str:
 def _compile_cache() -> str:
     import jax
 
-    return jax.config.jax_compilation_cache_dir or "off (JAX_COMPILATION_CACHE_DIR names a folder)"
+    # jax defines its options when it runs, where no checker of types sees them.
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    return folder or "off (JAX_COMPILATION_CACHE_DIR names a folder)"
 
 
 def _free_memory() -> str:

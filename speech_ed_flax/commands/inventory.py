@@ -49,7 +49,7 @@ def _digest(state: State) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(rename(state, SPELLINGS).items()):
         digest.update(f"{name}\0{array.dtype}\0{list(array.shape)}\0".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

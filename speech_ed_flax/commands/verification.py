@@ -1,6 +1,7 @@
 """Whether a checkpoint that was written holds, bit for bit, the parameters that were meant."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -25,10 +26,10 @@ def compare(folder: Path, params: Params) -> tuple[int, int]:
         VerificationError: naming the first parameter that differs, or why nothing can be loaded.
     """
     try:
-        found = flatten_dict(load(folder, dtype=None).params, sep="/")
+        found: dict[str, Any] = flatten_dict(load(folder, dtype=None).params, sep="/")
     except SpeechError as error:
         raise VerificationError(f"what was written cannot be loaded: {error}") from error
-    meant = flatten_dict(params, sep="/")
+    meant: dict[str, Any] = flatten_dict(params, sep="/")
     if odd := sorted(found.keys() ^ meant.keys()):
         raise VerificationError(f"{odd[0]}: it is only in one of the model and what was written.")
     for path, array in meant.items():

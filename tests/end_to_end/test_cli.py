@@ -132,7 +132,13 @@ def test_real_speech_is_recognised_among_files_that_fail(tmp_path):
 def test_a_reader_that_goes_away_is_no_error_of_ours():
     read, write = os.pipe()
     os.close(read)
-    ran = subprocess.run([SCRIPT, "--version"], stdout=write, stderr=subprocess.PIPE, text=True)
+    program = (
+        "import sys; from speech_ed_flax import cli\n"
+        "cli.app.command(lambda: print('a result'), name='say')\n"
+        "sys.exit(cli.main(['say']))"
+    )
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert ran.returncode == 141
     assert ran.stderr == ""

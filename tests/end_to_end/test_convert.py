@@ -266,7 +266,7 @@ def test_a_checkpoint_that_does_not_fit_is_described_and_ends_with_four(source, 
     assert main(["inspect", str(tmp_path), "--json"]) == 4
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] is False
-    assert "decoder/layers_2" in found["problem"]
+    assert "- decoder/transformer/layers_2" in found["problem"]
     assert found["tensors"] > 0
 
 
