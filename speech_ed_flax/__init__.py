@@ -1,7 +1,6 @@
 """Speech encoder-decoders in JAX: any speech encoder joined to any text decoder."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     )
     from speech_ed_flax.transcription import Transcript as Transcript
 
-__version__ = version("speech_ed_flax")
+    __version__: str
 
 _WHERE = {
     "AudioError": "speech_ed_flax.errors",
@@ -41,6 +40,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: the command line must start at once."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("speech_ed_flax")
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)

@@ -70,21 +70,11 @@ def _refuse_overwriting(source: str, destination: Path, force: bool) -> None:
 
 
 def _load(source: str, dtype: str, local_files_only: bool) -> Any:
-    """Loads a model, and says in its configs in which dtype its weights are."""
-    from jax import tree
-    from jax.numpy import floating, issubdtype
-
     from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 
-    model = FlaxSpeechEncoderDecoderModel.from_pretrained(
+    return FlaxSpeechEncoderDecoderModel.from_pretrained(
         source, dtype=None if dtype == "auto" else dtype, local_files_only=local_files_only
     )
-    stored = {leaf.dtype for leaf in tree.leaves(model.params) if issubdtype(leaf.dtype, floating)}
-    if len(stored) == 1:
-        # PyTorch transformers loads in the dtype of the config: an old one would round the weights.
-        for config in (model.config, model.config.encoder, model.config.decoder):
-            config.dtype = str(*stored)
-    return model
 
 
 def _write(model: Any, folder: Path, layout: str, shard_size: int) -> None:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from speech_ed_flax.conversion.assemble import export
@@ -27,20 +29,26 @@ def is_whisper(module: SpeechEncoderDecoder, config: Any) -> bool:
     return ENCODERS["whisper"].config.from_hf(config.decoder) == module.encoder.config
 
 
-def torch_config(module: SpeechEncoderDecoder, config: Any) -> dict[str, Any]:
+def torch_config(module: SpeechEncoderDecoder, params: Params, config: Any) -> dict[str, Any]:
     """Returns the ``config.json`` under which PyTorch knows this model.
 
     A whole Whisper is a ``WhisperForConditionalGeneration``; everything else a
-    ``SpeechEncoderDecoderModel``.
+    ``SpeechEncoderDecoderModel``. PyTorch loads in the dtype that it names, so it names that of
+    the parameters: another one would round them.
     """
-    if not is_whisper(module, config):
-        return config.to_dict() | {"architectures": ["SpeechEncoderDecoderModel"]}
-    return config.decoder.to_dict() | {
-        "architectures": ["WhisperForConditionalGeneration"],
-        "is_encoder_decoder": True,
-        "is_decoder": False,
-        "add_cross_attention": False,
-    }
+    dtype = str(jnp.result_type(*jax.tree.leaves(params)))
+    if is_whisper(module, config):
+        return config.decoder.to_dict() | {
+            "architectures": ["WhisperForConditionalGeneration"],
+            "dtype": dtype,
+            "is_encoder_decoder": True,
+            "is_decoder": False,
+            "add_cross_attention": False,
+        }
+    fields = config.to_dict()
+    for part in (fields, fields["encoder"], fields["decoder"]):
+        part["dtype"] = dtype
+    return fields | {"architectures": ["SpeechEncoderDecoderModel"]}
 
 
 def torch_weights(
@@ -85,7 +93,7 @@ def save_weights(
         shard_size: bytes of one safetensors file at most.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fields = torch_config(module, config)
+    fields = torch_config(module, params, config)
     state, embeddings = torch_weights(module, params, config)
     if layout == "flax":
         fields["architectures"] = ["Flax" + name for name in fields["architectures"]]

@@ -38,7 +38,6 @@ ENCODER = {
     "feat_extract_norm": "layer",  # the only kind that Flax could
     "do_stable_layer_norm": True,
     "conv_bias": True,
-    "mask_time_prob": 0.0,
     "layerdrop": 0.0,
     "vocab_size": VOCAB,
 }
@@ -89,7 +88,7 @@ CASES = {
     "bart_same_width": ({}, bart(16)),
     "bert_projected": ({}, bert(20)),
     "gpt2_adapter_projected": (ADAPTER, gpt2(20)),
-    "gpt2_same_width": ({}, gpt2(16)),
+    "gpt2_same_width": ({"mask_time_prob": 0.0}, gpt2(16)),
 }
 
 

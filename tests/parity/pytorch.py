@@ -62,11 +62,12 @@ class Pair:
         config = self.ours.config
         return config.decoder.model_type != whisper or config.encoder.model_type == whisper
 
-    def call(self, inputs: np.ndarray, mask: np.ndarray | None, labels: np.ndarray, **given: Any):
-        """Returns PyTorch's output, logits and loss."""
-        if not self._is_whisper:  # which has a mask of SpecAugment only
-            given["attention_mask"] = tensor(mask)
-        return self.theirs(tensor(inputs), labels=tensor(labels), **given)
+    def call(self, inputs: np.ndarray, mask: np.ndarray | None, **given: np.ndarray) -> Any:
+        """Returns the output of PyTorch's model: logits, states and, given labels, the loss."""
+        if not self._is_whisper:  # whose mask is for SpecAugment only
+            given["attention_mask"] = mask
+        tensors = {name: tensor(array) for name, array in given.items()}
+        return self.theirs(tensor(inputs), **tensors)
 
     def generate(self, inputs: np.ndarray, mask: np.ndarray | None, **settings: Any) -> Any:
         """Returns what PyTorch generates, with scores.
