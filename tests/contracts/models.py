@@ -74,7 +74,7 @@ def shallow_model(decoder: str, padding: str = "exact") -> FlaxSpeechEncoderDeco
 
 
 def random_params(module: Any, seed: int = 0) -> dict[str, Any]:
-    """Returns parameters so large that a wrong one, or one in a wrong place, shows."""
+    """Returns parameters so large that a wrong one shows, and logits of the order of 1."""
     numbers = np.random.default_rng(seed)
     flat = {
         path: jnp.asarray(_draw(path, leaf.shape, numbers), jnp.float32)
@@ -91,7 +91,7 @@ def _draw(path: str, shape: tuple[int, ...], numbers: np.random.Generator) -> np
         return heard * noise / np.sqrt(np.prod(shape[:-1]))
     if leaf in ("scale", "variance", "magnitude"):
         return np.exp(0.3 * noise)
-    return noise if leaf == "embedding" else 0.3 * noise
+    return 0.3 * noise
 
 
 def batch_of(lengths: list[int], samples: int, padding: float = 0.0) -> tuple[Any, Any]:

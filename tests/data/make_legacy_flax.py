@@ -97,11 +97,13 @@ def randomise(params, seed):
     numbers = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        noise = numbers.standard_normal(leaf.shape).astype(np.float32)
+        noise = numbers.standard_normal(leaf.shape)
         name = path[-1].key
         if name in ("kernel", "weight_v"):
-            return noise / np.sqrt(leaf.size / leaf.shape[-1])
-        return np.exp(0.3 * noise) if name in ("scale", "weight_g") else 0.3 * noise
+            noise /= np.sqrt(leaf.size / leaf.shape[-1])
+        else:
+            noise = np.exp(0.3 * noise) if name in ("scale", "weight_g") else 0.3 * noise
+        return noise.astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, params)
 

@@ -51,10 +51,10 @@ def test_every_gradient_is_that_of_pytorch_with_a_mask_and_without(pair, encoder
         ours = flatten_dict(differentiate(pair.ours.params, our_mask), sep="/")
         theirs = gradients_of_theirs(pair, inputs, their_mask)
         assert ours.keys() == theirs.keys()
-        largest = max(np.abs(gradient).max() for gradient in theirs.values())
         for path, expected in theirs.items():
+            largest = np.abs(expected).max()
             np.testing.assert_allclose(
-                ours[path], expected, rtol=0, atol=1e-5 * max(1.0, largest), err_msg=path
+                ours[path], expected, rtol=0, atol=1e-4 * max(0.1, largest), err_msg=path
             )
             if path.endswith("/kernel"):
-                assert np.abs(expected).max() > 0, f"{path} was not tested: nothing depends on it"
+                assert largest > 0, f"{path} was not tested: nothing depends on it"

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from families import DECODERS, ENCODERS, speech, text
+from families import DECODERS, ENCODERS, VOCAB, speech, text
 from pytorch import Pair, build, torch
 from transformers import Wav2Vec2Config
 
@@ -59,7 +59,7 @@ def test_a_mask_of_decoder_tokens_hides_what_it_hides_in_pytorch(pair, decoder):
     inputs, _ = speech(ENCODERS["whisper"])
     tokens = np.abs(text())
     hole_then_padding = np.array([[1, 1, 0, 1, 1, 1, 1], [1, 0, 0, 1, 1, 0, 0], [1] * 7])
-    given = {"decoder_input_ids": tokens % 48, "decoder_attention_mask": hole_then_padding}
+    given = {"decoder_input_ids": tokens % VOCAB, "decoder_attention_mask": hole_then_padding}
     assert_same_outputs(pair("whisper", decoder), inputs, None, **given)
 
 
@@ -78,16 +78,16 @@ def test_every_setting_of_a_decoder_means_what_it_means_in_pytorch(name, tmp_pat
 @pytest.mark.parametrize(
     ("fields", "projected"),
     [
-        pytest.param({"output_hidden_size": 16}, True, id="decoder-width-without-adapter"),
+        pytest.param({"output_hidden_size": 32}, True, id="decoder-width-without-adapter"),
         pytest.param({"output_hidden_size": 20, "add_adapter": True}, True, id="adapter-of-20"),
-        pytest.param({"output_hidden_size": 16, "add_adapter": True}, False, id="adapter-of-16"),
-        pytest.param({"output_hidden_size": 20}, True, id="announced-without-adapter"),
+        pytest.param({"output_hidden_size": 32, "add_adapter": True}, False, id="adapter-of-32"),
+        pytest.param({"output_hidden_size": 20}, True, id="another-width-without-adapter"),
     ],
 )
-def test_the_projection_fits_whatever_the_encoder_announces(fields, projected, tmp_path):
-    """The first two crash upstream (see ``pytorch``): there the projection is the right one."""
+def test_the_projection_fits_whatever_width_the_encoder_announces(fields, projected, tmp_path):
+    """To a BERT of width 32. The first two crash upstream: ``pytorch`` repairs the projection."""
     encoder = Wav2Vec2Config(**ENCODERS["wav2vec2"].to_dict() | fields)
-    pair = build(encoder, DECODERS["gpt2"], tmp_path)
+    pair = build(encoder, DECODERS["bert"], tmp_path)
     assert pair.ours.module.project == projected
     inputs, mask = speech(encoder)
     assert_same_outputs(pair, inputs, mask, labels=text())
