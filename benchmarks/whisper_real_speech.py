@@ -3,7 +3,7 @@
     python benchmarks/whisper_real_speech.py MODEL MANIFEST [MANIFEST ...] [--clips 50]
 
 ``MANIFEST`` is a TSV file with columns ``path`` (relative to it) and ``text``. Prints a table and
-writes ``whisper_real_speech.json`` beside this script. Needs torch and jiwer (the dev extra).
+writes it as JSON. Needs torch and jiwer (the dev extra).
 """
 
 import argparse
@@ -80,10 +80,11 @@ def trim(tokens: list[int], end: int) -> list[int]:
 def main() -> None:
     """Runs the comparison and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", help="folder or Hub name of an English-only Whisper")
     parser.add_argument("manifests", type=Path, nargs="+")
     parser.add_argument("--clips", type=int, help="clips of each manifest (default: all)")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--json", type=Path, default=Path("whisper_real_speech.json"))
     options = parser.parse_args()
     model = FlaxSpeechEncoderDecoderModel.from_pretrained(options.model)
     peer = WhisperForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32)
@@ -94,7 +95,7 @@ def main() -> None:
     print("| " + " | ".join(results[0]) + " |\n|" + " --- |" * len(results[0]))
     for result in results:
         print("| " + " | ".join(map(str, result.values())) + " |")
-    Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,21 @@ DECODERS = {
 }
 # fmt: on
 
+SHALLOW = Wav2Vec2Config(
+    **WAVEFORM
+    | {"num_hidden_layers": 1, "conv_dim": (8,), "conv_kernel": (25,), "conv_stride": (20,)},
+    feat_extract_norm="group",
+)
+"""An encoder that is quick to compile, for tests of what no encoder decides."""
+
+
+def vary(config: Any, **fields: Any) -> Any:
+    """Returns a copy of a configuration with other values of some fields."""
+    copy = deepcopy(config)
+    for name, value in fields.items():
+        setattr(copy, name, value)
+    return copy
+
 
 def joint(encoder: Any, decoder: Any, **fields: Any) -> SpeechEncoderDecoderConfig:
     """Returns the configuration of the pair; both halves are copied: upstream writes into them."""

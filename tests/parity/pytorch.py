@@ -147,7 +147,7 @@ def draw(model: Any) -> None:
         if name.endswith("num_batches_tracked"):
             continue
         numbers = 0.3 * noise(values.shape)
-        is_scale = values.ndim == 1 and name.endswith("weight") or name.endswith("original0")
+        is_scale = (values.ndim == 1 and name.endswith("weight")) or name.endswith("original0")
         if is_scale or name.endswith("running_var"):
             numbers = numbers.exp()
         values.copy_(numbers)

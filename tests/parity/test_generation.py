@@ -1,13 +1,15 @@
 """Generated tokens are PyTorch's, all of them: greedy, by beam search, sampled, and by default."""
 
+import functools
 import json
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from families import DECODERS, ENCODERS, VOCAB, WAVEFORM, speech
+from families import DECODERS, ENCODERS, SHALLOW, VOCAB, speech, vary
 from pytorch import Pair, build, tensor, torch
 from transformers import (
     LogitsProcessorList,
@@ -15,16 +17,12 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
-    Wav2Vec2Config,
 )
 
 PAIRS = list(product(ENCODERS, DECODERS))
 LENGTH_PENALTIES = (0.0, 1.0, -1.0)
 EARLY_STOPPING = (True, False, "never")
 END_TOKENS = ("one", "several")
-
-SHALLOW = Wav2Vec2Config(**WAVEFORM | {"num_hidden_layers": 1}, feat_extract_norm="group")
-"""The encoder of the full grid, where every setting is compiled anew."""
 
 SEVERAL_SETTINGS = (
     (0.0, True, "several"),
@@ -37,16 +35,21 @@ MAX_LENGTH = 14
 
 
 @pytest.fixture(scope="session")
-def shallow_pair(tmp_path_factory) -> dict[str, Pair]:
-    return {
-        name: build(SHALLOW, decoder, tmp_path_factory.mktemp(name))
-        for name, decoder in DECODERS.items()
-    }
+def shallow_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """Builds the pair of ``SHALLOW`` and a decoder of one layer, each once."""
+
+    @functools.cache
+    def build_shallow(name: str) -> Pair:
+        depth = "decoder_layers" if hasattr(DECODERS[name], "decoder_layers") else "n_layer"
+        depth = "num_hidden_layers" if name == "bert" else depth
+        return build(SHALLOW, vary(DECODERS[name], **{depth: 1}), tmp_path_factory.mktemp(name))
+
+    return build_shallow
 
 
 def settings_of(pair: Pair, **changes: Any) -> dict[str, Any]:
     """Returns every setting that a configuration might bring in as well, and ``changes``."""
-    config = pair.ours.config
+    config = pair.ours.config.decoder
     names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     ids = {name: getattr(config, name) for name in names}
     return ids | {"max_length": MAX_LENGTH, "do_sample": False, "num_beams": 1} | changes
@@ -87,12 +90,11 @@ def test_greedy_tokens_are_those_of_pytorch_with_a_mask_and_without(pair, encode
     """No mask is all ones here, which is compiled once; the beams below have both."""
     pair = pair(encoder, decoder)
     inputs, mask = speech(ENCODERS[encoder])
-    everything = np.ones_like(mask)
-    ends = ends_of(pair, inputs, None, "several")
-    for mask in (everything, mask) if pair.hears_masks else (everything,):
-        settings = settings_of(pair, eos_token_id=ends)
-        tokens = assert_same_tokens(pair, inputs, mask, **settings)
-        assert np.isin(tokens[:, 1:], ends).any(), "nothing ended before the longest length"
+    settings = settings_of(pair, eos_token_id=ends_of(pair, inputs, None, "several"))
+    for real in (np.ones_like(mask), mask) if pair.hears_masks else (np.ones_like(mask),):
+        tokens = assert_same_tokens(pair, inputs, real, **settings)
+        ended = np.isin(tokens[:, 1:], settings["eos_token_id"])
+        assert ended.any(), "nothing ended before the longest length"
 
 
 @pytest.mark.parametrize("count", END_TOKENS)
@@ -103,7 +105,7 @@ def test_beams_are_those_of_pytorch_on_the_full_grid(
     shallow_pair, decoder, length_penalty, early_stopping, count
 ):
     """With a ragged mask; two of three beams are returned."""
-    pair = shallow_pair[decoder]
+    pair = shallow_pair(decoder)
     inputs, mask = speech(SHALLOW)
     mask = mask_of(pair, mask)
     settings = settings_of(
@@ -118,12 +120,13 @@ def test_beams_are_those_of_pytorch_on_the_full_grid(
 
 
 @pytest.mark.parametrize("setting", SEVERAL_SETTINGS, ids=str)
-@pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "wav2vec2"])
 def test_beams_of_every_pair_are_those_of_pytorch(pair, encoder, decoder, setting):
     """Three settings a pair, which hold every value of every axis of the full grid.
 
-    The grid itself runs with one encoder: the search does not see which one it is. One of the
-    three runs without a mask.
+    The grid itself runs with a wav2vec 2.0 of group norm: the search does not see the encoder.
+    One of the three runs without a mask.
     """
     length_penalty, early_stopping, count = setting
     pair = pair(encoder, decoder)
@@ -164,42 +167,35 @@ def test_published_settings_of_beams_give_the_tokens_of_pytorch(pair, encoder, d
     assert (tokens == 2)[:, 1:].any()
 
 
-@pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_a_given_beginning_is_continued_as_by_pytorch(pair, decoder, num_beams):
-    pair = pair("whisper", decoder)
-    inputs, _ = speech(ENCODERS["whisper"])
-    settings = settings_of(pair, num_beams=num_beams)
+def test_a_given_beginning_is_continued_as_by_pytorch(shallow_pair, decoder):
+    pair = shallow_pair(decoder)
+    inputs, _ = speech(SHALLOW)
+    settings = settings_of(pair, num_beams=2)
     beginning = np.array([[7, 11, 6], [40, 9, 9], [5, 30, 8]])
     theirs = pair.generate(inputs, None, decoder_input_ids=tensor(beginning), **settings)
     ours = pair.ours.generate(inputs, decoder_input_ids=beginning, **settings)
     np.testing.assert_array_equal(ours.sequences, theirs.sequences.numpy())
 
 
-@pytest.mark.parametrize(
-    ("top_k", "top_p", "temperature"), [(8, 0.8, 1.3)], ids=["top-k-and-top-p"]
-)
 @pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
-def test_every_sampled_token_is_one_that_pytorch_could_have_drawn(
-    pair, encoder, decoder, top_k, top_p, temperature
-):
+def test_every_sampled_token_is_one_that_pytorch_could_have_drawn(pair, encoder, decoder):
     pair = pair(encoder, decoder)
     inputs, mask = speech(ENCODERS[encoder])
-    assert_within_support(pair, inputs, mask_of(pair, mask), top_k, top_p, temperature)
+    assert_within_support(pair, inputs, mask_of(pair, mask), 8, 0.8, 1.3)
 
 
 @pytest.mark.parametrize(
     ("top_k", "top_p", "temperature"),
-    [(4, 1.0, 1.0), (0, 0.6, 0.7), (0, 1.0, 2.0)],
-    ids=["top-k", "top-p", "temperature"],
+    [
+        pytest.param(4, 1.0, 1.0, id="top-k"),
+        pytest.param(0, 0.6, 1.0, id="top-p"),
+        pytest.param(0, 0.6, 0.7, id="temperature-and-top-p"),
+    ],
 )
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_every_restriction_of_sampling_alone_is_that_of_pytorch(
-    shallow_pair, decoder, top_k, top_p, temperature
-):
-    pair = shallow_pair[decoder]
+def test_every_restriction_of_sampling_is_that_of_pytorch(shallow_pair, top_k, top_p, temperature):
     inputs, mask = speech(SHALLOW)
-    assert_within_support(pair, inputs, mask_of(pair, mask), top_k, top_p, temperature)
+    assert_within_support(shallow_pair("bert"), inputs, mask, top_k, top_p, temperature)
 
 
 def assert_within_support(
@@ -215,7 +211,7 @@ def assert_within_support(
     ends = ends_of(pair, inputs, mask, "one")
     restrictions = {"top_k": top_k, "top_p": top_p, "temperature": temperature}
     settings = settings_of(pair, eos_token_id=ends, do_sample=True, num_return_sequences=copies)
-    settings |= restrictions | {"prng_key": jax.random.key(1)}
+    settings |= restrictions | {"prng_key": jax.random.key(1, impl="rbg")}  # compiles sooner
     tokens = pair.ours.generate(inputs, mask, **settings).sequences
 
     warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])

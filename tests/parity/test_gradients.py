@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from families import DECODERS, ENCODERS, speech, text
 from flax.traverse_util import flatten_dict
-from pytorch import Pair, torch
+from pytorch import Pair
 
 from speech_ed_flax.conversion.assemble import assemble
 from speech_ed_flax.conversion.load import parts_of

@@ -1,0 +1,76 @@
+"""Every setting of an encoder means what it means in PyTorch, one at a time."""
+
+import numpy as np
+import pytest
+from families import DECODERS, WAVEFORM, WHISPER, speech, vary
+from pytorch import Pair, build, tensor, torch
+from transformers import HubertConfig, Wav2Vec2Config, WhisperConfig
+
+DECODER = vary(DECODERS["gpt2"], n_layer=1)
+LAYER = WAVEFORM | {"num_hidden_layers": 1}
+
+GROUP = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
+STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+ADAPTER = {"add_adapter": True, "num_adapter_layers": 2}
+
+# fmt: off
+WAV2VEC2 = {
+    "group-stable": {"feat_extract_norm": "group", "do_stable_layer_norm": True},
+    "layer-post-norm": {"feat_extract_norm": "layer", "do_stable_layer_norm": False},
+    "bias-group": GROUP | {"conv_bias": True},
+    "no-bias-layer": STABLE | {"conv_bias": False},
+    "odd-positional-kernel": GROUP | {"num_conv_pos_embeddings": 7},
+    "one-positional-group": GROUP | {"num_conv_pos_embedding_groups": 1},
+    "relu": GROUP | {"hidden_act": "relu", "feat_extract_activation": "relu"},
+    "gelu-new": STABLE | {"hidden_act": "gelu_new", "feat_extract_activation": "gelu_new"},
+    "large-epsilon": STABLE | {"layer_norm_eps": 1e-1},
+    "post-norm-adapter": GROUP | ADAPTER,
+    "wider-adapter": STABLE | ADAPTER | {"output_hidden_size": 28},
+    "adapter-of-one-layer-and-stride-3": STABLE | {"add_adapter": True, "num_adapter_layers": 1, "adapter_stride": 3},  # noqa: E501
+    "attention-adapter": STABLE | {"adapter_attn_dim": 6},
+    "attention-adapter-ignored": GROUP | {"adapter_attn_dim": 6},
+    "no-spec-augment": GROUP | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0},
+}
+
+HUBERT = {
+    "base": GROUP,
+    "batch-norm": GROUP | {"conv_pos_batch_norm": True},
+    "batch-norm-odd-stable": STABLE | {"conv_pos_batch_norm": True, "num_conv_pos_embeddings": 7},
+    "no-projection-norm": GROUP | {"feat_proj_layer_norm": False},
+    "attention-adapter": STABLE | {"adapter_attn_dim": 6},
+}
+
+WHISPERS = {
+    "relu": {"activation_function": "relu"},
+    "scaled-embedding": {"scale_embedding": True},
+}
+# fmt: on
+
+
+def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None:
+    """Asserts that states, and which of them are real, are the same."""
+    encoder = pair.theirs.encoder
+    with torch.no_grad():
+        theirs = encoder(tensor(inputs), attention_mask=tensor(mask)).last_hidden_state
+        projected = pair.theirs.enc_to_dec_proj(theirs).numpy()
+        real = encoder._get_feature_vector_attention_mask(theirs.shape[1], tensor(mask)).bool()
+    ours = pair.ours.encode(inputs, mask)
+    assert ours.last_hidden_state.shape == projected.shape
+    np.testing.assert_allclose(ours.last_hidden_state, projected, rtol=0, atol=5e-5)
+    everything = np.ones(projected.shape[:2], bool)  # which is what no mask means
+    mask = everything if ours.attention_mask is None else ours.attention_mask
+    np.testing.assert_array_equal(mask, real.numpy())
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [pytest.param(Wav2Vec2Config(**LAYER | v), id=f"wav2vec2-{k}") for k, v in WAV2VEC2.items()]
+    + [pytest.param(HubertConfig(**LAYER | v), id=f"hubert-{k}") for k, v in HUBERT.items()]
+    + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
+)
+def test_states_are_those_of_pytorch_with_a_mask_and_without(encoder, tmp_path):
+    """No mask is all ones here, which is compiled once; ``test_outputs`` compiles both."""
+    pair = build(encoder, DECODER, tmp_path)
+    inputs, mask = speech(encoder)
+    assert_same_states(pair, inputs, np.ones_like(mask))
+    assert_same_states(pair, inputs, mask)
