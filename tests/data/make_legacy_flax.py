@@ -85,10 +85,9 @@ def bert(width):
 # Flax projects where hidden_size is not the decoder's width, even if an adapter gives that width.
 ADAPTER = {"add_adapter": True, "num_adapter_layers": 1, "output_hidden_size": 20}
 CASES = {
-    "bart_same_width": ({}, bart(16)),
+    "bart_same_width": ({"mask_time_prob": 0.0}, bart(16)),
     "bert_projected": ({}, bert(20)),
     "gpt2_adapter_projected": (ADAPTER, gpt2(20)),
-    "gpt2_same_width": ({"mask_time_prob": 0.0}, gpt2(16)),
 }
 
 

@@ -18,7 +18,6 @@ PROJECTED = {
     "bart_same_width": False,
     "bert_projected": True,
     "gpt2_adapter_projected": True,  # between equal widths, as only Flax did
-    "gpt2_same_width": False,
 }
 
 

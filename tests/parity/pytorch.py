@@ -146,7 +146,8 @@ def draw(model: Any) -> None:
     for name, values in model.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
-        numbers = 0.3 * noise(values.shape)
+        fan_in = values[0].numel() if values.ndim == 3 else 25
+        numbers = 1.5 * fan_in**-0.5 * noise(values.shape)
         is_scale = (values.ndim == 1 and name.endswith("weight")) or name.endswith("original0")
         if is_scale or name.endswith("running_var"):
             numbers = numbers.exp()
