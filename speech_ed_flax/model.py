@@ -1,6 +1,6 @@
 """The model: an encoder and a decoder joined by cross-attention."""
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -78,6 +78,12 @@ class SpeechEncoderDecoder(nn.Module):
 LARGEST_DEPTH = 512
 """More layers than any published model has: a config that asks for more is a mistake."""
 
+LARGEST_SIZE = 1 << 28
+"""The same for every other size."""
+
+_NONSENSE = (TypeError, ValueError, ArithmeticError, IndexError)
+"""What shapes that make no sense raise when a model is described or traced."""
+
 
 def family_of(part: str, hf: Any) -> Family:
     """Returns the family of a transformers config; ``part`` is "encoder" or "decoder".
@@ -125,11 +131,25 @@ def _part(part: str, hf: Any) -> nn.Module:
     family = family_of(part, hf)
     try:
         config = family.config.from_hf(hf)
-    except ConfigError as error:
+        _check_sizes(config)
+    except (ConfigError, *_NONSENSE) as error:
         raise ConfigError(f"{part} ({hf.model_type}): {error}") from None
-    if not 0 < config.layers <= LARGEST_DEPTH:
-        raise ConfigError(f"{part}: {config.layers} layers are not within 1 to {LARGEST_DEPTH}.")
     return family.module(config)
+
+
+def _check_sizes(config: Any) -> None:
+    """Raises ConfigError naming the first size, here or below, that no model can have."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            _check_sizes(value)
+        sizes = {int: (value,), tuple[int, ...]: value, int | None: (value,)}.get(field.type, ())
+        largest = LARGEST_DEPTH if field.name == "layers" else LARGEST_SIZE
+        smallest = 0 if field.name == "position_offset" else 1
+        for size in sizes:
+            optional = size is None and field.type is not int
+            if not optional and not (isinstance(size, int) and smallest <= size <= largest):
+                raise ConfigError(f"{field.name}={size!r} is not within {smallest} to {largest}.")
 
 
 def needs_projection(hf: Any, encoder_width: int, decoder_width: int) -> bool:
@@ -151,8 +171,16 @@ def initialise(module: SpeechEncoderDecoder, key: Any) -> dict[str, Any]:
 
 
 def abstract_params(module: SpeechEncoderDecoder) -> dict[str, Any]:
-    """Returns the shape of every parameter by path, allocating nothing."""
-    return jax.eval_shape(lambda key: initialise(module, key), jax.random.key(0))
+    """Returns the shape of every parameter by path, allocating nothing.
+
+    Raises:
+        ConfigError: if the sizes of the configuration do not fit each other.
+    """
+    try:
+        return jax.eval_shape(lambda key: initialise(module, key), jax.random.key(0))
+    except _NONSENSE as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ConfigError(f"the sizes of the config do not fit each other ({reason}).") from error
 
 
 def match_dtype(inputs: Float[Array, "batch ..."], params: Params) -> Float[Array, "batch ..."]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import GenerationConfig, SpeechEncoderDecoderConfig
 
+from speech_ed_flax import arguments
 from speech_ed_flax.compiled import (
     DecoderOutput,
     EncoderOutput,
@@ -263,7 +264,9 @@ class FlaxSpeechEncoderDecoderModel:
         Raises:
             ConfigError: naming the argument or config key that is missing.
         """
-        inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
+        inputs, mask = self._speech(inputs, attention_mask, input_values, input_features)
+        if labels is not None:
+            labels = self._tokens("labels", labels, inputs.shape[0])
         if decoder_input_ids is None:
             decoder_input_ids = self._shift(labels)
         params = self.params if params is None else params
@@ -272,23 +275,30 @@ class FlaxSpeechEncoderDecoderModel:
         return forward(
             self.module,
             params,
-            jnp.asarray(inputs),
-            as_mask(attention_mask),
-            jnp.asarray(decoder_input_ids),
+            inputs,
+            mask,
+            self._tokens("decoder_input_ids", decoder_input_ids, inputs.shape[0]),
             as_mask(decoder_attention_mask),
             decoder_position_ids,
-            None if labels is None else jnp.asarray(labels),
+            labels,
             _dropout_key(train, dropout_rng),
         )
 
-    def _shift(self, labels: Any | None) -> Array:
+    def _shift(self, labels: Array | None) -> Array:
         if labels is None:
             raise ConfigError("give decoder_input_ids or labels: the decoder has nothing to read.")
         ids = {
             name: getattr(self.config, name) for name in ("pad_token_id", "decoder_start_token_id")
         }
         require(ids)
-        return shift_tokens_right(jnp.asarray(labels), **ids)
+        return shift_tokens_right(labels, **ids)
+
+    def _speech(self, inputs: Any, mask: Any, values: Any, features: Any) -> tuple[Array, Any]:
+        inputs = arguments.one_of("inputs", inputs, input_values=values, input_features=features)
+        return arguments.speech(inputs, mask, self.module.encoder.config.input_shape)
+
+    def _tokens(self, name: str, tokens: Any, batch: int) -> Array:
+        return arguments.tokens(name, tokens, batch, self.module.decoder.config.positions)
 
     def encode(
         self,
@@ -303,12 +313,11 @@ class FlaxSpeechEncoderDecoderModel:
         input_features: Any | None = None,
     ) -> EncoderOutput:
         """Encodes speech; arguments as in ``__call__``."""
-        inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
+        inputs, mask = self._speech(inputs, attention_mask, input_values, input_features)
         params = self.params if params is None else params
         if freeze_feature_encoder:
             params = freeze(params, FEATURE_ENCODER)
-        key = _dropout_key(train, dropout_rng)
-        return encode(self.module, params, jnp.asarray(inputs), as_mask(attention_mask), key)
+        return encode(self.module, params, inputs, mask, _dropout_key(train, dropout_rng))
 
     def decode(
         self,
@@ -353,7 +362,9 @@ class FlaxSpeechEncoderDecoderModel:
         return decode(
             self.module,
             self.params if params is None else params,
-            jnp.asarray(decoder_input_ids),
+            self._tokens(
+                "decoder_input_ids", decoder_input_ids, encoder_outputs.last_hidden_state.shape[0]
+            ),
             encoder_outputs,
             past_key_values,
             position,
@@ -406,8 +417,8 @@ class FlaxSpeechEncoderDecoderModel:
         Raises:
             ConfigError: naming a setting that is unknown, invalid or not supported.
         """
-        inputs = _only("inputs", inputs, input_values=input_values, input_features=input_features)
-        inputs, params = jnp.asarray(inputs), self.params if params is None else params
+        inputs, mask = self._speech(inputs, attention_mask, input_values, input_features)
+        params = self.params if params is None else params
         merged: Any = merge_generation(generation_config, self.generation_config, overrides)
         if target_language is not None:
             merged.forced_bos_token_id = self._target(target_language)
@@ -419,7 +430,7 @@ class FlaxSpeechEncoderDecoderModel:
             self.module,
             params,
             inputs,
-            as_mask(attention_mask),
+            mask,
             jnp.asarray(prompt),
             jax.random.key(0) if prng_key is None else prng_key,
             settings,
@@ -513,21 +524,13 @@ class FlaxSpeechEncoderDecoderModel:
                 "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
             )
         model = self.with_padding("invariant")
-        arguments: dict[str, Any] = settings | {"num_return_sequences": 1}
+        chosen: dict[str, Any] = settings | {"num_return_sequences": 1}
 
         def recognise(values: np.ndarray, mask: np.ndarray) -> list[str]:
-            found = model.generate(values, mask, **arguments)
+            found = model.generate(values, mask, **chosen)
             return self.processor.text(found.sequences)
 
         return transcribe(sources, features, recognise, batch_size, allow_truncated)
-
-
-def _only(name: str, value: Any | None, **aliases: Any | None) -> Any:
-    """Returns the one argument that was given under its several names."""
-    given = [v for v in (value, *aliases.values()) if v is not None]
-    if len(given) != 1:
-        raise ConfigError(f"give exactly one of {', '.join((name, *aliases))}.")
-    return given[0]
 
 
 def _dropout_key(train: bool, dropout_rng: Any | None) -> Any | None:

@@ -141,12 +141,16 @@ def require(ids: dict[str, Any]) -> None:
 
 
 def sort_fields(fields: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Sorts keyword arguments into those of encoder, decoder, generation and the joint config."""
+    """Sorts keyword arguments into those of encoder, decoder, generation and the joint config.
+
+    Raises:
+        ConfigError: naming one that belongs nowhere.
+    """
     encoder: dict[str, Any] = {}
     decoder: dict[str, Any] = {}
     generation: dict[str, Any] = {}
     joint: dict[str, Any] = {}
-    settings = GenerationConfig().to_dict()
+    settings, known = GenerationConfig().to_dict(), SpeechEncoderDecoderConfig()
     for name, value in fields.items():
         if name in (*TOKEN_IDS, "bos_token_id"):
             joint[name] = value
@@ -156,8 +160,10 @@ def sort_fields(fields: dict[str, Any]) -> tuple[dict[str, Any], ...]:
             encoder[name.removeprefix("encoder_")] = value
         elif name.startswith("decoder_"):
             decoder[name.removeprefix("decoder_")] = value
-        else:
+        elif hasattr(known, name):
             joint[name] = value
+        else:
+            raise ConfigError(f"{name}: neither a setting of generation nor of the joint config.")
     return encoder, decoder, generation, joint
 
 

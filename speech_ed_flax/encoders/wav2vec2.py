@@ -106,6 +106,14 @@ class Wav2Vec2Config:
         Raises:
             ConfigError: naming the field that is not supported.
         """
+        if not len(hf.conv_dim) == len(hf.conv_kernel) == len(hf.conv_stride) > 0:
+            raise ConfigError("conv_dim, conv_kernel and conv_stride must be equally long.")
+        groups = hf.num_conv_pos_embedding_groups
+        if groups < 1 or hf.hidden_size % groups:
+            raise ConfigError(
+                f"hidden_size={hf.hidden_size} is not divisible by "
+                f"num_conv_pos_embedding_groups={groups}."
+            )
         if hf.feat_extract_norm not in ("group", "layer"):
             raise ConfigError(
                 f"encoder.feat_extract_norm={hf.feat_extract_norm!r} is not supported: "
@@ -267,7 +275,8 @@ class Wav2Vec2(nn.Module):
             config.position_batch_norm,
             name="positions",
         )
-        x = x + ACTIVATIONS[config.conv_activation](positions(x))
+        silenced = None if config.padding == "exact" else real
+        x = x + ACTIVATIONS[config.conv_activation](positions(x, silenced))
         x = TransformerEncoder(config.layer, config.layers, name="transformer")(x, real)
         if config.adapter:
             x, lengths = Adapter(config.adapter, config.padding, name="adapter")(x, lengths)

@@ -276,6 +276,9 @@ def _refuse_unsupported(
 
 def _lengths(config: transformers.GenerationConfig, prompt_length: int) -> dict[str, int]:
     """Resolves lengths: counts of new tokens win over counts of all tokens."""
+    for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens"):
+        if not isinstance(getattr(config, name), int | None):
+            raise ConfigError(f"{name} is {getattr(config, name)!r}: set it to a whole number.")
     max_length, min_length = config.max_length, config.min_length or 0
     if config.max_new_tokens is not None:
         max_length = prompt_length + config.max_new_tokens

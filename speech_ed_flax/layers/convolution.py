@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from speech_ed_flax.layers.norm import StoredNorm
-from speech_ed_flax.types import Array, Float
+from speech_ed_flax.types import Array, Bool, Float
 
 _LAYOUT = ("NWC", "WIO", "NWC")
 
@@ -67,13 +67,20 @@ class PositionalConvolution(nn.Module):
     batch_norm: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch frames width"]) -> Float[Array, "batch frames width"]:
-        """Convolves ``x``; the last frame that an even kernel adds is dropped."""
+    def __call__(
+        self, x: Float[Array, "batch frames width"], mask: Bool[Array, "batch frames"] | None = None
+    ) -> Float[Array, "batch frames width"]:
+        """Convolves ``x``; the last frame that an even kernel adds is dropped.
+
+        With a mask, padding that the batch norm shifted is silenced again before real frames see
+        it (upstream lets it through).
+        """
         frames = x.shape[1]
         shape = (self.size, self.width // self.groups, self.width)
         initialise = nn.initializers.normal(2 * (self.size * self.width) ** -0.5)
         if self.batch_norm:
             x = StoredNorm(name="norm")(x)
+            x = x if mask is None else jnp.where(mask[:, :, None], x, 0)
             kernel = self.param("kernel", initialise, shape)
         else:
             direction = self.param("direction", initialise, shape)
