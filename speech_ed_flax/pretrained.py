@@ -422,7 +422,7 @@ class FlaxSpeechEncoderDecoderModel:
         merged: Any = merge_generation(generation_config, self.generation_config, overrides)
         if target_language is not None:
             merged.forced_bos_token_id = self._target(target_language)
-        prompt = self._prompt(inputs, params, merged, decoder_input_ids, language, task)
+        prompt = self._prompt(inputs, mask, params, merged, decoder_input_ids, language, task)
         decoder = self.module.decoder.config
         settings = GenerationSettings.from_hf(merged, prompt.shape[1], decoder.vocab)
         settings.check_positions(decoder.positions)
@@ -443,6 +443,7 @@ class FlaxSpeechEncoderDecoderModel:
     def _prompt(
         self,
         inputs: Array,
+        mask: Array | None,
         params: Params,
         generation: Any,
         tokens: Any | None,
@@ -456,7 +457,9 @@ class FlaxSpeechEncoderDecoderModel:
         require({"decoder_start_token_id": start})
         if self.config.decoder.model_type == "whisper" and tokens is None:
             generation.forced_decoder_ids = None  # the prompt takes their place, as upstream
-            return whisper_prompt(self.module, params, inputs, generation, start, language, task)
+            return whisper_prompt(
+                self.module, params, inputs, mask, generation, start, language, task
+            )
         if language is not None or task is not None:
             raise ConfigError(
                 "language and task are for Whisper without decoder_input_ids: for mBART pass "

@@ -13,13 +13,14 @@ import numpy as np
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.model import match_dtype
-from speech_ed_flax.types import Array, Float, Int, Params
+from speech_ed_flax.types import Array, Bool, Float, Int, Params
 
 
 def whisper_prompt(
     module: nn.Module,
     params: Params,
-    features: Float[Array, "batch mels frames"],
+    inputs: Float[Array, "batch ..."],
+    mask: Bool[Array, "batch any"] | None,
     generation: Any,
     start: int,
     language: str | None,
@@ -30,7 +31,8 @@ def whisper_prompt(
     Args:
         module: a ``SpeechEncoderDecoder``.
         params: its parameters.
-        features: what is to be transcribed; read only to detect the language.
+        inputs: what is to be transcribed; read only to detect the language.
+        mask: which samples are real; None if all are.
         generation: Whisper's generation config.
         start: the start token.
         language: as ``en``, ``<|en|>`` or ``english``; None to detect it.
@@ -39,11 +41,12 @@ def whisper_prompt(
     Raises:
         ConfigError: if the checkpoint does not know the language or the task.
     """
-    columns = [np.full(features.shape[0], start, np.int32)]
+    columns = [np.full(inputs.shape[0], start, np.int32)]
     if getattr(generation, "lang_to_id", None) and getattr(generation, "is_multilingual", True):
         if language is None:
             choices = tuple(generation.lang_to_id.values())
-            columns.append(np.asarray(detect_language(module, params, features, start, choices)))
+            detected = detect_language(module, params, inputs, mask, start, choices)
+            columns.append(np.asarray(detected))
         else:
             columns.append(np.full_like(columns[0], language_token(generation, language)))
         columns.append(np.full_like(columns[0], _task_token(generation, task or "transcribe")))
@@ -84,15 +87,16 @@ def language_token(generation: Any, language: str) -> int:
 def detect_language(
     module: nn.Module,
     params: Params,
-    features: Float[Array, "batch mels frames"],
+    inputs: Float[Array, "batch ..."],
+    mask: Bool[Array, "batch any"] | None,
     start: int,
     languages: tuple[int, ...],
 ) -> Int[Array, " batch"]:
     """Returns the likeliest of the language tokens after the start token."""
     variables = {"params": params}
-    states, mask = module.apply(variables, match_dtype(features, params), None, method="encode")
+    states, mask = module.apply(variables, match_dtype(inputs, params), mask, method="encode")
     context = module.apply(variables, states, mask, method="context")
-    tokens = jnp.full((features.shape[0], 1), start, jnp.int32)
+    tokens = jnp.full((inputs.shape[0], 1), start, jnp.int32)
     logits, _ = module.apply(variables, tokens, context, method="decode")
     choices = jnp.array(languages)
     return choices[jnp.argmax(logits[:, -1, choices], axis=-1)]
