@@ -94,7 +94,8 @@ def detect_language(
 ) -> Int[Array, " batch"]:
     """Returns the likeliest of the language tokens after the start token."""
     variables = {"params": params}
-    states, mask = module.apply(variables, match_dtype(inputs, params), mask, method="encode")
+    encoded: Any = module.apply(variables, match_dtype(inputs, params), mask, method="encode")
+    states, mask = encoded
     context = module.apply(variables, states, mask, method="context")
     tokens = jnp.full((inputs.shape[0], 1), start, jnp.int32)
     logits, _ = module.apply(variables, tokens, context, method="decode")
