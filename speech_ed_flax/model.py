@@ -78,8 +78,9 @@ class SpeechEncoderDecoder(nn.Module):
 LARGEST_DEPTH = 512
 """More layers than any published model has: a config that asks for more is a mistake."""
 
-LARGEST_SIZE = 1 << 28
-"""The same for every other size."""
+LARGEST_SIZE = (1 << 31) - 1
+"""The largest dimension that XLA counts; what is less and too large is refused with the tensors
+that it does not fit."""
 
 _NONSENSE = (TypeError, ValueError, ArithmeticError, IndexError)
 """What shapes that make no sense raise when a model is described or traced."""
