@@ -248,7 +248,7 @@ class FlaxSpeechEncoderDecoderModel:
         """Scores ``decoder_input_ids``, or the labels shifted to the right.
 
         Args:
-            inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``;
+            inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
             attention_mask: which samples are real ``[batch, samples]``.
             decoder_input_ids: tokens ``[batch, target]``; made of ``labels`` if omitted.
             decoder_attention_mask: which tokens are real ``[batch, target]``.

@@ -18,8 +18,10 @@ from speech_ed_flax.family import Family
 from speech_ed_flax.model import SpeechEncoderDecoder, abstract_params, initialise
 from speech_ed_flax.types import Params, State
 
-PROJECTION = Family(config=object, module=SpeechEncoderDecoder, names={"": "enc_to_dec_proj"})
-"""The dense layer between encoder and decoder, as a part of the model."""
+PROJECTION = Family(
+    config=object, module=SpeechEncoderDecoder, names={"": "enc_to_dec_proj"}, fresh=(r".*",)
+)
+"""The dense layer between encoder and decoder; neither half's checkpoint holds it."""
 
 LISTED = 40
 """Lines of one error message at most."""

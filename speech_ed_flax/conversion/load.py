@@ -92,7 +92,7 @@ def load(folder: Path, padding: str = "exact", dtype: Any | None = None) -> Load
     else:
         raise CheckpointError(
             f"{folder}: model_type is {config.model_type!r}, not a speech encoder-decoder: join it "
-            "with from_encoder_decoder_pretrained (or the create command)."
+            "to another half with from_encoder_decoder_pretrained."
         )
     untie(config.decoder, states["decoder"])
     # Flax 4.x made projections that the config does not ask for: the file decides.
@@ -135,13 +135,12 @@ def load_pair(
     """
     halves = [_half(part, *given) for part, given in (("encoder", encoder), ("decoder", decoder))]
     (encoder_config, encoder_state, _), (decoder_config, decoder_state, _) = halves
-    if decoder_config.tie_word_embeddings:
-        untie(decoder_config, decoder_state)
+    untie(decoder_config, decoder_state)
     config = join(encoder_config, decoder_config, **fields)
     module = build(config, padding)
     states = {"encoder": encoder_state, "decoder": decoder_state}
     parts = [
-        replace(part, prefix="", fresh=part.family.fresh or (".*",) * (part.path == "projection"))
+        replace(part, prefix="", fresh=part.family.fresh)
         for part in parts_of(module, config, states)
     ]
     source = " and ".join(dict.fromkeys(str(source) for *_, source in halves))

@@ -8,8 +8,6 @@ from families import DECODERS, ENCODERS, joint, speech, text
 from speech_ed_flax import FlaxSpeechEncoderDecoderModel
 from speech_ed_flax.cli import main
 
-pytestmark = pytest.mark.smoke
-
 PAIRS = [("wav2vec2-adapter", "bart"), ("hubert", "gpt2"), ("whisper", "bert")]
 
 
