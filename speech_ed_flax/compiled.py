@@ -6,11 +6,10 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from speech_ed_flax.labels import cross_entropy
-from speech_ed_flax.layers.transformer import Cache
+from speech_ed_flax.layers.cache import Cache
 from speech_ed_flax.model import SpeechEncoderDecoder, initialise, match_dtype
 from speech_ed_flax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
 
@@ -49,19 +48,6 @@ class DecoderOutput:
 
     logits: Array
     past_key_values: Cache | None
-
-
-@flax.struct.dataclass
-class GenerationOutput:
-    """Generated tokens.
-
-    Attributes:
-        sequences: ``[batch * num_return_sequences, length]``, prompt included.
-        sequences_scores: of beam search, with the length penalty; None otherwise.
-    """
-
-    sequences: np.ndarray
-    sequences_scores: np.ndarray | None
 
 
 @partial(jax.jit, static_argnames=("module", "dtype"))

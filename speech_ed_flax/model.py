@@ -12,8 +12,9 @@ from speech_ed_flax.decoders import DECODERS
 from speech_ed_flax.encoders import ENCODERS
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
+from speech_ed_flax.layers.cache import Cache
 from speech_ed_flax.layers.linear import Dense
-from speech_ed_flax.layers.transformer import Cache, Context
+from speech_ed_flax.layers.transformer import Context
 from speech_ed_flax.types import Array, Bool, Float, Int, Params
 
 

@@ -16,7 +16,6 @@ from speech_ed_flax import arguments
 from speech_ed_flax.compiled import (
     DecoderOutput,
     EncoderOutput,
-    GenerationOutput,
     SpeechOutput,
     as_mask,
     decode,
@@ -37,13 +36,13 @@ from speech_ed_flax.conversion.load import Loaded, load, load_pair
 from speech_ed_flax.conversion.processor import Processor
 from speech_ed_flax.conversion.save import SHARD_SIZE, save_weights, write_json
 from speech_ed_flax.errors import AudioError, ConfigError
-from speech_ed_flax.generation.generate import generate
-from speech_ed_flax.generation.prompt import target_language_token, with_start
-from speech_ed_flax.generation.settings import GenerationSettings
-from speech_ed_flax.generation.whisper import whisper_prompt
+from speech_ed_flax.generation.allowed import Allowed
+from speech_ed_flax.generation.output import GenerationOutput
+from speech_ed_flax.generation.prompt import first_tokens, target_language_token
+from speech_ed_flax.generation.request import Request, respond
+from speech_ed_flax.generation.stretches import Streamer
 from speech_ed_flax.labels import shift_tokens_right
-from speech_ed_flax.layers.decoder import empty_cache
-from speech_ed_flax.layers.transformer import Cache
+from speech_ed_flax.layers.cache import Cache, empty_cache
 from speech_ed_flax.model import SpeechEncoderDecoder, build
 from speech_ed_flax.paths import FEATURE_ENCODER, freeze
 from speech_ed_flax.transcription import Transcript, transcribe
@@ -385,7 +384,12 @@ class FlaxSpeechEncoderDecoderModel:
         generation_config: GenerationConfig | None = None,
         *,
         decoder_input_ids: Any | None = None,
+        encoder_input_ids: Any | None = None,
         logits_processor: Iterable[Callable] = (),
+        prefix_allowed_tokens_fn: Allowed | None = None,
+        streamer: Streamer | None = None,
+        tokenizer: Any | None = None,
+        output_log_probs: bool = False,
         prng_key: Any | None = None,
         params: Params | None = None,
         language: str | None = None,
@@ -395,7 +399,7 @@ class FlaxSpeechEncoderDecoderModel:
         input_features: Any | None = None,
         **overrides: Any,
     ) -> GenerationOutput:
-        """Generates tokens: greedy, sampled or by beam search, whole inside one compiled loop.
+        """Generates tokens: greedy, sampled or with beams, whole inside one compiled loop.
 
         Args:
             inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
@@ -403,8 +407,14 @@ class FlaxSpeechEncoderDecoderModel:
             generation_config: settings; what it leaves open is taken from the model's own.
             decoder_input_ids: tokens that every sequence begins with ``[batch, prompt]``; the
                 start token is put in front if it is not there.
+            encoder_input_ids: text that the encoder read ``[batch, any]``, for the penalties on it.
             logits_processor: functions ``(tokens, scores, length) -> scores``; traced, and
                 compiled anew for every new function.
+            prefix_allowed_tokens_fn: what may be generated: sequences of tokens, which are
+                compiled, or a function ``(utterance, tokens) -> tokens``, called at every step.
+            streamer: receives tokens while they are generated (``put`` and ``end``); no beams.
+            tokenizer: for ``stop_strings``; the checkpoint's own if omitted.
+            output_log_probs: whether ``token_log_probs`` and ``confidence`` are returned.
             prng_key: for sampling; ``jax.random.key(0)`` if omitted.
             params: parameters; the model's own if omitted.
             language: of the speech, for multilingual Whisper; detected if omitted.
@@ -412,68 +422,33 @@ class FlaxSpeechEncoderDecoderModel:
             target_language: of the text, for mBART (``de`` or ``de_DE``).
             input_values: another name for ``inputs``.
             input_features: another name for ``inputs``.
-            **overrides: single settings, such as ``num_beams=5``.
+            **overrides: single settings, such as ``num_beams=5``, ``max_time=2.0`` (seconds),
+                ``stop_strings=["."]``, ``output_scores=True``, ``output_logits=True`` or
+                ``output_attentions=True``.
 
         Raises:
             ConfigError: naming a setting that is unknown, invalid or not supported.
         """
         inputs, mask = self._speech(inputs, attention_mask, input_values, input_features)
         params = self.params if params is None else params
+        tokenizer = self.processor.tokenizer if tokenizer is None else tokenizer
         merged: Any = merge_generation(generation_config, self.generation_config, overrides)
         if target_language is not None:
-            merged.forced_bos_token_id = self._target(target_language)
-        prompt = self._prompt(inputs, mask, params, merged, decoder_input_ids, language, task)
-        decoder = self.module.decoder.config
-        settings = GenerationSettings.from_hf(merged, prompt.shape[1], decoder.vocab)
-        settings.check_positions(decoder.positions)
-        found = generate(
-            self.module,
-            params,
-            inputs,
-            mask,
-            jnp.asarray(prompt),
-            jax.random.key(0) if prng_key is None else prng_key,
-            settings,
-            tuple(logits_processor),
+            merged.forced_bos_token_id = target_language_token(
+                self.config.decoder.model_type, tokenizer, target_language
+            )
+        given = (inputs, mask, decoder_input_ids, language, task)
+        request = Request(
+            prompt=first_tokens(self.module, params, self.config, merged, *given),
+            custom=tuple(logits_processor),
+            allowed=prefix_allowed_tokens_fn,
+            encoder_tokens=encoder_input_ids,
+            key=jax.random.key(0) if prng_key is None else prng_key,
+            log_probs=output_log_probs,
+            streamer=streamer,
+            tokenizer=tokenizer,
         )
-        length = int(found.lengths.max())
-        scores = None if found.scores is None else np.asarray(found.scores)
-        return GenerationOutput(np.asarray(found.tokens)[:, :length], scores)
-
-    def _prompt(
-        self,
-        inputs: Array,
-        mask: Array | None,
-        params: Params,
-        generation: Any,
-        tokens: Any | None,
-        language: str | None,
-        task: str | None,
-    ) -> np.ndarray:
-        """Returns what every sequence begins with ``[batch, prompt]``."""
-        start = generation.decoder_start_token_id
-        if start is None:
-            start = self.config.decoder_start_token_id
-        require({"decoder_start_token_id": start})
-        if self.config.decoder.model_type == "whisper" and tokens is None:
-            generation.forced_decoder_ids = None  # the prompt takes their place, as upstream
-            return whisper_prompt(
-                self.module, params, inputs, mask, generation, start, language, task
-            )
-        if language is not None or task is not None:
-            raise ConfigError(
-                "language and task are for Whisper without decoder_input_ids: for mBART pass "
-                "target_language."
-            )
-        return with_start(tokens, start, inputs.shape[0])
-
-    def _target(self, language: str) -> int:
-        if self.config.decoder.model_type != "mbart":
-            raise ConfigError(
-                f"target_language={language!r}: only mBART decoders choose their language by a "
-                f"token, this one is {self.config.decoder.model_type!r}."
-            )
-        return target_language_token(self.processor.tokenizer, language)
+        return respond(self.module, params, inputs, mask, merged, request)
 
     def transcribe(
         self, audio: Any, *, batch_size: int = 8, allow_truncated: bool = False, **settings: Any

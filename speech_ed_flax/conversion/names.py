@@ -1,7 +1,7 @@
 """Names and leaves, both ways: PyTorch state dicts and our parameters.
 
-Rows of a family's table name modules; one rule turns leaves: a kernel is a weight with all its axes
-reversed (right for ``Linear`` and ``Conv1d``), a scale or an embedding is a weight as it is.
+Rows of a family's table name modules; one rule turns leaves: the kernel of a convolution is a
+weight with all its axes reversed; a weight, a scale or an embedding is a weight as it is.
 """
 
 import re
@@ -15,6 +15,7 @@ from speech_ed_flax.family import Family
 from speech_ed_flax.types import State
 
 LEAVES = {
+    "weight": "weight",
     "kernel": "weight",
     "scale": "weight",
     "embedding": "weight",

@@ -1,39 +1,91 @@
-"""Generation with a model: speech in, token ids out, in one compiled function."""
+"""Generation with a model: speech in, token ids out, compiled as a whole or in three parts.
 
-from functools import partial
+``generate`` encodes and searches in one compiled function with one loop. ``begin``, ``proceed`` and
+``conclude`` are the same functions compiled one by one, so that the host may look at the search, or
+end it, between two stretches of the loop; they find the same tokens.
+"""
+
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from speech_ed_flax.generation.beam import beam
-from speech_ed_flax.generation.logits import Processor, processors, warpers
-from speech_ed_flax.generation.search import sample
-from speech_ed_flax.generation.settings import GenerationSettings
-from speech_ed_flax.layers.decoder import empty_cache
+from speech_ed_flax.generation.alignment import cross_attentions
+from speech_ed_flax.generation.plan import Limits, Plan, check_key
+from speech_ed_flax.generation.search import State, run, search_of
+from speech_ed_flax.generation.steps import Found, Rules, Step
+from speech_ed_flax.layers.cache import empty_cache
+from speech_ed_flax.layers.transformer import Context
 from speech_ed_flax.model import match_dtype
-from speech_ed_flax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
+from speech_ed_flax.types import Array, Bool, Float, Int, Params
 
 
 class Generated(NamedTuple):
-    """Sequences of every utterance, side by side; see ``Rows`` and ``Beams`` for the fields."""
+    """What was found, and the cross-attention of each layer to it, if it is recorded."""
 
-    tokens: Int[Array, "sequences max_length"]
-    lengths: Int[Array, " sequences"]
-    scores: Float[Array, " sequences"] | None
+    found: Found
+    attentions: tuple[Float[Array, "sequences heads target source"], ...] | None
 
 
-@partial(jax.jit, static_argnames=("module", "settings", "custom"))
-def generate(
+def _begin(
     module: nn.Module,
     params: Params,
     inputs: Float[Array, "batch ..."],
     mask: Bool[Array, "batch any"] | None,
     prompt: Int[Array, "batch prompt"],
-    key: PRNGKeyArray,
-    settings: GenerationSettings,
-    custom: tuple[Processor, ...] = (),
+    plan: Plan,
+    limits: Limits,
+) -> tuple[Context, State]:
+    """Encodes, reads the prompt, and returns what the decoder hears and the state of the search."""
+    variables = {"params": params}
+    encoded: Any = module.apply(variables, match_dtype(inputs, params), mask, method="encode")
+    states, mask = encoded
+    context: Any = module.apply(variables, states, mask, method="context")
+    rows = prompt.shape[0] * plan.copies
+    cache = empty_cache(
+        module.decoder.config, rows, plan.cache_length, states.dtype, slots=plan.copies
+    )
+    step = _step_of(module, params, context)
+    return context, search_of(plan).start(step, cache, prompt, limits)
+
+
+def _proceed(
+    module: nn.Module,
+    params: Params,
+    context: Context,
+    state: State,
+    plan: Plan,
+    rules: Rules,
+    until: Int[Array, ""] | None = None,
+) -> State:
+    """Searches on, to the end or until the sequences have ``until`` tokens."""
+    check_key(plan, rules.key)
+    return run(search_of(plan), _step_of(module, params, context), state, rules, until)
+
+
+def _conclude(
+    module: nn.Module,
+    params: Params,
+    context: Context,
+    state: State,
+    plan: Plan,
+    limits: Limits,
+) -> Generated:
+    """Returns what was found."""
+    found = search_of(plan).finish(state, limits)
+    if not plan.record.attentions:
+        return Generated(found, None)
+    return Generated(found, cross_attentions(module, params, context, found.tokens[:, :-1]))
+
+
+def _generate(
+    module: nn.Module,
+    params: Params,
+    inputs: Float[Array, "batch ..."],
+    mask: Bool[Array, "batch any"] | None,
+    prompt: Int[Array, "batch prompt"],
+    plan: Plan,
+    rules: Rules,
 ) -> Generated:
     """Encodes once and decodes in one ``lax.while_loop``.
 
@@ -43,32 +95,31 @@ def generate(
         inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
         mask: which samples are real; None if all are.
         prompt: tokens every sequence begins with, at least one.
-        key: randomness for sampling.
-        settings: see ``GenerationSettings``.
-        custom: further processors, called ``(tokens, scores, length) -> scores``.
+        plan: what is compiled.
+        rules: what the search reads; other rules of the same structure compile nothing anew.
 
-    Returns:
-        ``num_return_sequences`` rows for each utterance, in order.
+    Raises:
+        ConfigError: if the plan samples and the rules have no key.
     """
-    variables = {"params": params}
-    inputs = match_dtype(inputs, params)
-    encoded: Any = module.apply(variables, inputs, mask, method="encode")
-    states, mask = encoded
-    context = module.apply(variables, states, mask, method="context")
-    copies = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences
-    rows = prompt.shape[0] * copies
-    cache = empty_cache(module.decoder.config, rows, settings.max_length, states.dtype)
+    context, state = _begin(module, params, inputs, mask, prompt, plan, rules.limits)
+    state = _proceed(module, params, context, state, plan, rules)
+    return _conclude(module, params, context, state, plan, rules.limits)
+
+
+def _step_of(module: nn.Module, params: Params, context: Context) -> Step:
+    """Returns the model as a step of a search."""
 
     def step(tokens, position, cache):
         # Rows of one utterance share its context: the decoder folds them, nothing is copied.
-        logits, cache = module.apply(variables, tokens, context, cache, position, method="decode")
+        logits, cache = module.apply(
+            {"params": params}, tokens, context, cache, position, method="decode"
+        )
         return logits[:, -1], cache
 
-    chain = processors(settings, prompt.shape[1], custom)
-    if settings.num_beams > 1:
-        beams = beam(step, cache, prompt, settings, chain, warpers(settings), key)
-        flat = beams.tokens.reshape(-1, beams.tokens.shape[-1])
-        return Generated(flat, beams.lengths.ravel(), beams.scores.ravel())
-    prompt = jnp.repeat(prompt, copies, axis=0)
-    rows = sample(step, cache, prompt, settings, chain, warpers(settings), key)
-    return Generated(rows.tokens, rows.lengths, None)
+    return step
+
+
+generate = jax.jit(_generate, static_argnames=("module", "plan"))
+begin = jax.jit(_begin, static_argnames=("module", "plan"))
+proceed = jax.jit(_proceed, static_argnames=("module", "plan"), donate_argnames=("state",))
+conclude = jax.jit(_conclude, static_argnames=("module", "plan"))

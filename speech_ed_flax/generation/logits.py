@@ -1,283 +1,215 @@
-"""Logits processors: what may be generated next, as masks and changes of the scores.
+"""The chain of logits processors that settings ask for, in the order of transformers 5.23.
 
 A processor is any callable ``processor(tokens, scores, length) -> scores``, the signature that the
 Flax processors of transformers 4.x had, so those and a user's own fit. ``tokens`` has a static
-length; positions from ``length`` on are padding and must not be read as text. Every class here
-matches the PyTorch processor of transformers 5.23 named in its docstring.
+length; positions from ``length`` on are padding and must not be read as text. Processors are built
+on the host and are pytrees, to be passed as arguments of a compiled function: their numbers and
+token ids are traced, and changing them compiles nothing anew.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.generation.allowed import Allowed, allowed_tokens
+from speech_ed_flax.generation.constraints import (
+    ForcedTokens,
+    MinimumLength,
+    SuppressedTokens,
+    SuppressedTokensAtBegin,
+    ValidValues,
+)
+from speech_ed_flax.generation.ngrams import EncoderNoRepeatNgram, NoRepeatNgram
+from speech_ed_flax.generation.penalties import (
+    EncoderRepetitionPenalty,
+    RepetitionPenalty,
+    end_growth,
+    sequence_bias,
+)
+from speech_ed_flax.generation.processor import Processor, as_processor
 from speech_ed_flax.generation.settings import GenerationSettings
-from speech_ed_flax.types import Array, Bool, Float, Int
-
-Tokens = Int[Array, "rows max_length"]
-Scores = Float[Array, "rows vocab"]
-Length = Int[Array, ""]
-
-Processor = Callable[[Array, Array, Array], Array]
-"""``(tokens [rows, max_length], scores [rows, vocab], length []) -> scores [rows, vocab]``."""
+from speech_ed_flax.generation.tables import token_mask
+from speech_ed_flax.generation.warpers import (
+    TOP_H_CANDIDATES,
+    EpsilonCutoff,
+    EtaCutoff,
+    MinP,
+    Normalized,
+    Temperature,
+    TopH,
+    TopK,
+    TopP,
+    TypicalP,
+)
+from speech_ed_flax.types import Int
 
 
 def processors(
-    settings: GenerationSettings, prompt_length: int, custom: tuple[Processor, ...] = ()
+    settings: GenerationSettings,
+    prompt_length: int,
+    vocab: int,
+    custom: Sequence[Processor] = (),
+    encoder_tokens: Any | None = None,
+    allowed: Allowed | None = None,
 ) -> tuple[Processor, ...]:
-    """Builds the processors that the settings ask for, in upstream's order, ``custom`` last."""
+    """Builds the processors that the settings ask for, in upstream's order, ``custom`` last.
+
+    Args:
+        settings: see ``GenerationSettings``.
+        prompt_length: number of decoder tokens given before the first generated one.
+        vocab: size of the vocabulary.
+        custom: a user's own processors; what is no pytree is compiled in.
+        encoder_tokens: the text that the encoder read, ``[batch, any]``; a waveform has none.
+        allowed: what may be generated: see ``allowed.allowed_tokens``.
+
+    Raises:
+        ConfigError: a setting needs ``encoder_tokens``, ``allowed`` cannot be used, or a custom
+            processor is not hashable.
+    """
+    return (
+        *_repetition(settings, vocab, encoder_tokens),
+        *_bad_words(settings, vocab),
+        *_minimum_length(settings, prompt_length, vocab),
+        *_allowed(settings, prompt_length, vocab, allowed),
+        *_forced(settings, vocab),
+        *((ValidValues(),) if settings.remove_invalid_values else ()),
+        *_end_growth(settings, prompt_length, vocab),
+        *_suppressed(settings, prompt_length, vocab),
+        *map(as_processor, custom),
+    )
+
+
+def warpers(settings: GenerationSettings) -> tuple[Processor, ...]:
+    """Builds the processors that shape the distribution of a sampled token; they come last.
+
+    Greedy search has none but the normalization, if that is asked for.
+    """
+    normalized = (Normalized(),) if settings.renormalize_logits else ()
+    if not settings.do_sample:
+        return normalized
+    # Beams must keep one continuation that does not end besides every end token.
+    keep = max(2, 1 + len(settings.eos_token_id)) if settings.num_beams > 1 else 1
+    return (*_best(settings, keep), *_likely_enough(settings, keep), *normalized)
+
+
+def _repetition(
+    settings: GenerationSettings, vocab: int, encoder_tokens: Any | None
+) -> list[Processor]:
     chosen: list[Processor] = []
+    if settings.sequence_bias:
+        chosen.append(sequence_bias(settings.sequence_bias, vocab))
+    if settings.encoder_repetition_penalty != 1.0:
+        read = _encoder_tokens(encoder_tokens, "encoder_repetition_penalty")
+        chosen.append(EncoderRepetitionPenalty(1 / settings.encoder_repetition_penalty, read))
     if settings.repetition_penalty != 1.0:
         chosen.append(RepetitionPenalty(settings.repetition_penalty))
     if settings.no_repeat_ngram_size > 0:
         chosen.append(NoRepeatNgram(settings.no_repeat_ngram_size))
-    if settings.bad_words_ids:
-        chosen.append(BadWords(_without_end_tokens(settings)))
-    # Two minima in upstream, both counted from the first token; the larger one decides.
+    if settings.encoder_no_repeat_ngram_size > 0:
+        read = _encoder_tokens(encoder_tokens, "encoder_no_repeat_ngram_size")
+        chosen.append(EncoderNoRepeatNgram(settings.encoder_no_repeat_ngram_size, read))
+    return chosen
+
+
+def _encoder_tokens(given: Any | None, name: str) -> Int[np.ndarray, "batch encoder_length"]:
+    tokens = None if given is None else np.asarray(given)
+    if tokens is None or tokens.ndim != 2 or (tokens < 0).any():
+        raise ConfigError(
+            f"{name} needs the tokens that the encoder read, as ids [batch, length] of 0 or more, "
+            f"and speech has none: pass encoder_input_ids, or unset {name}."
+        )
+    return tokens.astype(np.int32)
+
+
+def _bad_words(settings: GenerationSettings, vocab: int) -> list[Processor]:
+    """A bad word is one with a bias of -inf; upstream leaves out those that are an end token."""
+    ends = {(token,) for token in settings.eos_token_id}
+    words = tuple((word, -np.inf) for word in settings.bad_words_ids if word not in ends)
+    return [sequence_bias(words, vocab)] if words else []
+
+
+def _minimum_length(
+    settings: GenerationSettings, prompt_length: int, vocab: int
+) -> list[Processor]:
+    """Upstream has two minima, both counted from the first token; the larger one decides."""
     shortest = max(settings.min_length, prompt_length + settings.min_new_tokens)
-    if settings.eos_token_id and shortest > prompt_length:
-        chosen.append(MinimumLength(shortest, settings.eos_token_id))
-    if settings.forced_bos_token_id is not None:
-        chosen.append(ForcedTokens((settings.forced_bos_token_id,), 1))
-    if settings.forced_eos:
-        chosen.append(ForcedTokens(settings.forced_eos, settings.max_length - 1))
-    if settings.suppress_tokens:
-        chosen.append(SuppressedTokens(settings.suppress_tokens))
-    if settings.begin_suppress_tokens:
-        forced_first = prompt_length == 1 and settings.forced_bos_token_id is not None
-        begin = prompt_length + int(forced_first)
-        chosen.append(SuppressedTokensAtBegin(settings.begin_suppress_tokens, begin))
-    return (*chosen, *custom)
+    if not settings.eos_token_id or shortest <= prompt_length:
+        return []
+    return [MinimumLength(shortest, token_mask(settings.eos_token_id, vocab))]
 
 
-def warpers(settings: GenerationSettings) -> tuple[Processor, ...]:
-    """Builds the processors that shape the distribution of a sampled token; none for greedy."""
-    if not settings.do_sample:
-        return ()
-    # Beams must keep one continuation that does not end besides every end token.
-    keep = max(2, 1 + len(settings.eos_token_id)) if settings.num_beams > 1 else 1
-    top_k = max(settings.top_k, keep) if settings.top_k > 0 else None
+def _allowed(
+    settings: GenerationSettings, prompt_length: int, vocab: int, allowed: Allowed | None
+) -> list[Processor]:
+    if allowed is None:
+        return []
+    free = prompt_length + int(_is_first_forced(settings, prompt_length))
+    # A group of beams is searched on its own, as if there were no other beams.
+    beams = settings.num_beams // settings.num_beam_groups
+    return [allowed_tokens(allowed, free, settings.eos_token_id, vocab, beams)]
+
+
+def _forced(settings: GenerationSettings, vocab: int) -> list[Processor]:
     chosen: list[Processor] = []
+    if settings.forced_bos_token_id is not None:
+        chosen.append(ForcedTokens(token_mask([settings.forced_bos_token_id], vocab), 1))
+    if settings.forced_eos:
+        last = settings.max_length - 1
+        chosen.append(ForcedTokens(token_mask(settings.forced_eos, vocab), last))
+    return chosen
+
+
+def _end_growth(settings: GenerationSettings, prompt_length: int, vocab: int) -> list[Processor]:
+    if settings.exponential_decay_length_penalty is None:
+        return []
+    start, factor = settings.exponential_decay_length_penalty
+    ends = token_mask(settings.eos_token_id, vocab)
+    return [end_growth(start + prompt_length, factor, ends, settings.max_length)]
+
+
+def _suppressed(settings: GenerationSettings, prompt_length: int, vocab: int) -> list[Processor]:
+    chosen: list[Processor] = []
+    if settings.suppress_tokens:
+        chosen.append(SuppressedTokens(token_mask(settings.suppress_tokens, vocab)))
+    if settings.begin_suppress_tokens:
+        begin = prompt_length + int(_is_first_forced(settings, prompt_length))
+        mask = token_mask(settings.begin_suppress_tokens, vocab)
+        chosen.append(SuppressedTokensAtBegin(mask, begin))
+    return chosen
+
+
+def _is_first_forced(settings: GenerationSettings, prompt_length: int) -> bool:
+    return prompt_length == 1 and settings.forced_bos_token_id is not None
+
+
+def _best(settings: GenerationSettings, keep: int) -> list[Processor]:
+    """Builds the warpers that keep the best tokens; each ranks what the ones before it left."""
+    chosen: list[Processor] = []
+    alive: int | None = None
     if settings.temperature != 1.0:
         chosen.append(Temperature(settings.temperature))
-    if top_k is not None:
+    if settings.top_h is not None:
+        chosen.append(TopH(settings.top_h))
+        alive = TOP_H_CANDIDATES
+    if settings.top_k > 0:
+        top_k = max(settings.top_k, keep)
         chosen.append(TopK(top_k))
+        alive = top_k if alive is None else min(alive, top_k)
     if settings.top_p < 1.0:
-        chosen.append(TopP(settings.top_p, keep, top_k))
-    return tuple(chosen)
+        chosen.append(TopP(settings.top_p, keep, alive))
+    if settings.min_p is not None:
+        chosen.append(MinP(settings.min_p, keep))
+    if settings.typical_p < 1.0:
+        chosen.append(TypicalP(settings.typical_p, keep, alive))
+    return chosen
 
 
-def largest(
-    scores: Float[Array, "*batch choices"], count: int
-) -> tuple[Float[Array, "*batch count"], Int[Array, "*batch count"]]:
-    """Returns the ``count`` largest scores, in descending order, and their indices.
-
-    The barrier keeps XLA on CPU from turning a sliced or fused top-k into a full sort, which is
-    about a hundred times slower over a vocabulary.
-    """
-    return tuple(lax.optimization_barrier(lax.top_k(scores, count)))
-
-
-@dataclass(frozen=True)
-class RepetitionPenalty:
-    """Divides positive and multiplies negative scores of every token seen so far, prompt included.
-
-    Matches ``RepetitionPenaltyLogitsProcessor`` (the penalty of CTRL, arXiv:1909.05858).
-    """
-
-    penalty: float
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores with the penalty applied once to each token seen."""
-        seen = jnp.where(jnp.arange(tokens.shape[1]) < length, tokens, scores.shape[-1])
-        score = jnp.take_along_axis(scores, seen, axis=1, mode="clip")
-        score = jnp.where(score < 0, score * self.penalty, score / self.penalty)
-        return _replace(scores, seen, score)
-
-
-@dataclass(frozen=True)
-class NoRepeatNgram:
-    """Forbids every token that would complete an n-gram already present, prompt included.
-
-    Matches ``NoRepeatNGramLogitsProcessor``.
-    """
-
-    size: int
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores with -inf at tokens that would repeat an n-gram."""
-        before = self.size - 1
-        windows = tokens.shape[1] - before
-        if windows <= 0:
-            return scores
-        prefix = lax.dynamic_slice_in_dim(tokens, length - before, before, axis=1)
-        # A window counts only if its last token is text, which also rules out short histories.
-        repeats = jnp.arange(windows) + before < length
-        for offset in range(before):
-            window_token = tokens[:, offset : offset + windows]
-            repeats = repeats & (window_token == prefix[:, offset, None])
-        banned = jnp.where(repeats, tokens[:, before:], scores.shape[-1])
-        return _replace(scores, banned, jnp.full(banned.shape, -jnp.inf))
-
-
-@dataclass(frozen=True)
-class BadWords:
-    """Forbids the last token of each word wherever the tokens before it end the sequence.
-
-    Matches ``NoBadWordsLogitsProcessor``; words of one token are forbidden everywhere.
-    """
-
-    words: tuple[tuple[int, ...], ...]
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores with -inf at tokens that would complete a word."""
-        for size in sorted({len(word) for word in self.words}):
-            words = np.array([word for word in self.words if len(word) == size], np.int32)
-            if size - 1 > tokens.shape[1]:
-                continue
-            ending = lax.dynamic_slice_in_dim(tokens, length - (size - 1), size - 1, axis=1)
-            completes = jnp.all(ending[:, None, :] == words[None, :, :-1], axis=-1)
-            completes = completes & (length >= size - 1)  # [rows, words]
-            banned = jnp.where(completes, -jnp.inf, jnp.inf)
-            scores = scores.at[:, words[:, -1]].min(banned)
-        return scores
-
-
-@dataclass(frozen=True)
-class MinimumLength:
-    """Forbids the end tokens while the sequence is shorter than ``shortest`` tokens.
-
-    Matches ``MinLengthLogitsProcessor`` and ``MinNewTokensLengthLogitsProcessor``.
-    """
-
-    shortest: int
-    end_tokens: tuple[int, ...]
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores, with -inf at the end tokens while the sequence is too short."""
-        banned = _members(self.end_tokens, scores) & (length < self.shortest)
-        return jnp.where(banned, -jnp.inf, scores)
-
-
-@dataclass(frozen=True)
-class ForcedTokens:
-    """Allows only the given tokens, with score 0, when the sequence has exactly ``at`` tokens.
-
-    Matches ``ForcedBOSTokenLogitsProcessor`` (at 1) and ``ForcedEOSTokenLogitsProcessor``
-    (at ``max_length - 1``).
-    """
-
-    forced: tuple[int, ...]
-    at: int
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores, or 0 at the forced tokens and -inf elsewhere."""
-        only = jnp.where(_members(self.forced, scores), 0.0, -jnp.inf)
-        return jnp.where(length == self.at, only, scores)
-
-
-@dataclass(frozen=True)
-class SuppressedTokens:
-    """Forbids the given tokens everywhere. Matches ``SuppressTokensLogitsProcessor``."""
-
-    banned: tuple[int, ...]
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores with -inf at the given tokens."""
-        return jnp.where(_members(self.banned, scores), -jnp.inf, scores)
-
-
-@dataclass(frozen=True)
-class SuppressedTokensAtBegin:
-    """Forbids the given tokens as the first free token of the sequence, at position ``begin``.
-
-    Matches ``SuppressTokensAtBeginLogitsProcessor``.
-    """
-
-    banned: tuple[int, ...]
-    begin: int
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores, with -inf at the given tokens if the sequence begins here."""
-        banned = _members(self.banned, scores) & (length == self.begin)
-        return jnp.where(banned, -jnp.inf, scores)
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """Divides the scores by a temperature. Matches ``TemperatureLogitsWarper``."""
-
-    temperature: float
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores divided by the temperature."""
-        return scores / self.temperature
-
-
-@dataclass(frozen=True)
-class TopK:
-    """Keeps the ``count`` largest scores and whatever equals the last of them.
-
-    Matches ``TopKLogitsWarper``.
-    """
-
-    count: int
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores with -inf below the ``count``-th largest."""
-        values, _ = largest(scores, min(self.count, scores.shape[-1]))
-        return jnp.where(scores < values[:, -1:], -jnp.inf, scores)
-
-
-@dataclass(frozen=True)
-class TopP:
-    """Keeps the smallest set of likeliest tokens whose probability reaches ``probability``.
-
-    Matches ``TopPLogitsWarper``. At least ``keep`` tokens stay.
-
-    ``candidates`` is how many tokens a TopK before it left alive (None: all). Ranking only those
-    spares a sort of the vocabulary. Where more than that tie at TopK's threshold, the surplus,
-    which upstream ranks lowest, goes.
-    """
-
-    probability: float
-    keep: int
-    candidates: int | None = None
-
-    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
-        """Returns the scores with -inf outside the set."""
-        vocab = scores.shape[-1]
-        count = vocab if self.candidates is None else min(self.candidates, vocab)
-        # Of equal scores upstream drops the lower index first: reversed, top-k keeps the higher.
-        values, reversed_indices = largest(scores[:, ::-1], count)
-        likelihood = jnp.exp(values - jax.nn.logsumexp(scores, axis=-1, keepdims=True))
-        better = jnp.cumsum(likelihood, axis=-1) - likelihood
-        kept = (better < self.probability) | (jnp.arange(count) < self.keep)
-        nothing = jnp.full_like(scores, -jnp.inf)
-        return _replace(nothing, vocab - 1 - reversed_indices, jnp.where(kept, values, -jnp.inf))
-
-
-def _replace(
-    scores: Scores, tokens: Int[Array, "rows some"], values: Float[Array, "rows some"]
-) -> Scores:
-    """Sets the scores of each row's own tokens; a token beyond the vocabulary sets nothing.
-
-    Mapped over rows rather than indexed by them, which needs no exchange when rows are sharded.
-    """
-    return jax.vmap(lambda row, token, value: row.at[token].set(value, mode="drop"))(
-        scores, tokens, values
-    )
-
-
-def _members(tokens: tuple[int, ...], scores: Scores) -> Bool[np.ndarray, " vocab"]:
-    """Returns a constant mask of the vocabulary, True at ``tokens``; ids beyond it are ignored."""
-    return np.isin(np.arange(scores.shape[-1]), tokens)
-
-
-def _without_end_tokens(settings: GenerationSettings) -> tuple[tuple[int, ...], ...]:
-    """Returns the bad words without those that are a single end token, which upstream allows."""
-    ends = {(token,) for token in settings.eos_token_id}
-    return tuple(word for word in settings.bad_words_ids if word not in ends)
+def _likely_enough(settings: GenerationSettings, keep: int) -> list[Processor]:
+    chosen: list[Processor] = []
+    if 0.0 < settings.epsilon_cutoff < 1.0:
+        chosen.append(EpsilonCutoff(settings.epsilon_cutoff, keep))
+    if 0.0 < settings.eta_cutoff < 1.0:
+        chosen.append(EtaCutoff(settings.eta_cutoff, keep))
+    return chosen

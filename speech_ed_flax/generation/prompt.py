@@ -2,10 +2,57 @@
 
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from speech_ed_flax.errors import ConfigError
-from speech_ed_flax.types import Int
+from speech_ed_flax.generation.whisper import whisper_prompt
+from speech_ed_flax.types import Array, Bool, Float, Int, Params
+
+
+def first_tokens(
+    module: nn.Module,
+    params: Params,
+    config: Any,
+    generation: Any,
+    inputs: Float[Array, "batch ..."],
+    mask: Bool[Array, "batch any"] | None,
+    tokens: Any | None,
+    language: str | None,
+    task: str | None,
+) -> Int[np.ndarray, "batch prompt"]:
+    """Returns what every sequence begins with.
+
+    Args:
+        module: a ``SpeechEncoderDecoder``.
+        params: its parameters.
+        config: transformers' ``SpeechEncoderDecoderConfig``.
+        generation: transformers' generation config; with a prompt of Whisper's own,
+            ``forced_decoder_ids`` is taken out of it, as upstream.
+        inputs: what is to be transcribed; read only to detect the language.
+        mask: which samples are real; None if all are.
+        tokens: given ones ``[batch, prompt]``, or None.
+        language: for Whisper; None to detect it.
+        task: for Whisper.
+
+    Raises:
+        ConfigError: if there is no start token, or a language or task that nothing asks for.
+    """
+    start = generation.decoder_start_token_id
+    start = config.decoder_start_token_id if start is None else start
+    if start is None:
+        raise ConfigError(
+            "decoder_start_token_id is not set: set config.decoder_start_token_id, or pass it."
+        )
+    if config.decoder.model_type == "whisper" and tokens is None:
+        generation.forced_decoder_ids = None
+        return whisper_prompt(module, params, inputs, mask, generation, start, language, task)
+    if language is not None or task is not None:
+        raise ConfigError(
+            "language and task are for Whisper without decoder_input_ids: for mBART pass "
+            "target_language."
+        )
+    return with_start(tokens, start, inputs.shape[0])
 
 
 def with_start(tokens: Any | None, start: int, batch: int) -> Int[np.ndarray, "batch prompt"]:
@@ -32,12 +79,22 @@ def with_start(tokens: Any | None, start: int, batch: int) -> Int[np.ndarray, "b
     return np.concatenate([column, tokens], axis=1)
 
 
-def target_language_token(tokenizer: Any | None, language: str) -> int:
+def target_language_token(model_type: str, tokenizer: Any | None, language: str) -> int:
     """Returns the token that makes an mBART checkpoint write a language (``de`` or ``de_DE``).
 
+    Args:
+        model_type: of the decoder.
+        tokenizer: of the decoder, if there is one.
+        language: to be written.
+
     Raises:
-        ConfigError: if the tokenizer has no such language, or no languages at all.
+        ConfigError: if the decoder is not mBART's, or its tokenizer has no such language.
     """
+    if model_type != "mbart":
+        raise ConfigError(
+            f"target_language={language!r}: only mBART decoders choose their language by a token, "
+            f"this one is {model_type!r}."
+        )
     if tokenizer is None:
         raise ConfigError("target_language needs the checkpoint's tokenizer, and it has none.")
     codes = sorted(token for token in tokenizer.get_vocab() if _is_language_code(token))

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from speech_ed_flax.layers.attend import attend, attention_weights, mix
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.linear import Dense
 from speech_ed_flax.types import Array, Bool, Float, Int
@@ -30,20 +30,6 @@ class KeyValue(NamedTuple):
                 for old, part in zip(self, new, strict=True)
             )
         )
-
-
-def causal_mask(
-    target: int, source: int, position: Int[Array, ""] | int
-) -> Bool[Array, "1 1 target source"]:
-    """Lets the query at ``position + i`` see keys up to its own.
-
-    With ``position=1, target=2, source=4``::
-
-        1 1 0 0
-        1 1 1 0
-    """
-    queries = position + jnp.arange(target)
-    return (jnp.arange(source) <= queries[:, None])[None, None]
 
 
 class Attention(nn.Module):
@@ -90,20 +76,16 @@ class Attention(nn.Module):
     ) -> Float[Array, "batch target width"]:
         """Reads ``key_value`` for each position of ``x``.
 
-        A query that sees no key reads zero (not the mean of what it must not see).
+        A query that sees no key reads zero (not the mean of what it must not see). The weights
+        are kept only for who captures them (``mutable=["intermediates"]``).
         """
         scale = self.scale if self.scale is not None else (self.width // self.heads) ** -0.5
         query = self._split(self.query(x)) * scale
-        scores = jnp.einsum(
-            "bhqd,bhkd->bhqk", query, key_value.key, preferred_element_type=jnp.float32
-        )
-        if bias is not None:
-            scores += bias
-        if mask is not None:
-            scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-        weights = jax.nn.softmax(scores)
-        if mask is not None:
-            weights = jnp.where(mask, weights, 0.0)
-        weights = self.drop(weights).astype(x.dtype)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, key_value.value)
+        wanted = self.is_mutable_collection("intermediates")
+        if wanted or (self.dropout and self.has_rng("dropout")):
+            weights = attention_weights(query, key_value.key, mask, bias)
+            self.sow("intermediates", "weights", weights)
+            mixed = mix(self.drop(weights), key_value.value)
+        else:
+            mixed = attend(query, *key_value, mask, bias)
         return self.out(mixed.swapaxes(1, 2).reshape(x.shape))

@@ -5,8 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from speech_ed_flax.layers.attention import KeyValue
-from speech_ed_flax.layers.transformer import Cache, Context, TransformerDecoder
+from speech_ed_flax.layers.cache import Cache
+from speech_ed_flax.layers.transformer import Context, TransformerDecoder
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 
@@ -71,12 +71,3 @@ class Decoder(nn.Module):
         x = self.embed(tokens, positions)
         x, cache = self.transformer(x, context, cache, position, mask)
         return self.score(x), cache
-
-
-def empty_cache(config: Any, rows: int, length: int, dtype: Any) -> Cache:
-    """Returns zeroed keys and values ``[rows, heads, length, head_dim]`` for every layer."""
-    layer = config.layer
-    shape = (rows, layer.heads, length, layer.width // layer.heads)
-    return tuple(
-        KeyValue(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
-    )

@@ -8,15 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from speech_ed_flax.errors import ConfigError
-from speech_ed_flax.layers.attention import Attention, KeyValue, causal_mask
+from speech_ed_flax.layers.attention import Attention, KeyValue
+from speech_ed_flax.layers.cache import Cache, apart, side_by_side, visible
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import FeedForward
 from speech_ed_flax.layers.linear import Dense
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm
 from speech_ed_flax.types import Array, Bool, Float, Int
-
-Cache = tuple[KeyValue, ...]
-"""Keys and values of the self-attention of every decoder layer."""
 
 
 class Context(NamedTuple):
@@ -169,26 +167,28 @@ class DecoderLayer(Layer):
 
     def __call__(
         self,
-        x: Float[Array, "rows target width"],
+        x: Float[Array, "batch queries width"],
         context: KeyValue,
-        context_mask: Bool[Array, "batch #heads #target source"] | None,
+        context_mask: Bool[Array, "batch #heads #queries source"] | None,
         cache: KeyValue | None,
-        position: Int[Array, ""] | int,
-        mask: Bool[Array, "#rows #heads target length"],
-    ) -> tuple[Float[Array, "rows target width"], KeyValue | None]:
-        """Transforms ``x`` and returns the cache with its keys and values written."""
+        index: Int[Array, ""] | int,
+        mask: Bool[Array, "#batch #heads queries keys"],
+    ) -> tuple[Float[Array, "batch queries width"], KeyValue | None]:
+        """Transforms ``x``, tokens of all hypotheses of an utterance side by side.
+
+        Returns:
+            The new ``x``, and the cache with its keys and values written at ``index``.
+        """
 
         def attend_self(y):
             nonlocal cache
             key_value = self.self_attention.project(y)
             if cache is not None:
-                key_value = cache = cache.write(key_value, position)
+                key_value = cache = cache.write(key_value, index)
             return self.self_attention(y, key_value, mask)
 
         def attend_cross(y):
-            # Beams fold into the queries, so the encoder's keys are never copied per beam.
-            folded = y.reshape(context.key.shape[0], -1, y.shape[-1])
-            return self.cross_attention(folded, context, context_mask).reshape(y.shape)
+            return self.cross_attention(y, context, context_mask)
 
         x = self._residual(x, self.self_attention_norm, attend_self)
         x = self._residual(x, self.cross_attention_norm, attend_cross)
@@ -251,19 +251,34 @@ class TransformerDecoder(nn.Module):
         position: Int[Array, ""] | int = 0,
         mask: Bool[Array, "rows length"] | None = None,
     ) -> tuple[Float[Array, "rows target width"], Cache | None]:
-        """Transforms ``x``, whose first position is ``position``; see ``Decoder``."""
-        length = x.shape[1] if cache is None else cache[0].key.shape[2]
-        visible = causal_mask(x.shape[1], length, position)
-        if mask is not None:
-            visible &= mask[:, None, None, :]
+        """Transforms ``x``, whose first position is ``position``; see ``Decoder``.
+
+        Several rows of one utterance are laid side by side, so that they read the encoder's keys
+        together and none is copied.
+        """
+        target, batch = x.shape[1], context.layers[0].key.shape[0]
+        slots = x.shape[0] // batch
+        x = side_by_side(x, batch)
+        if cache is None:
+            length, ancestry = target, _own_slots(batch, slots, target)
+        else:
+            cache = cache.extended(position, target)
+            length, ancestry = cache.length, cache.ancestry
+        seen = visible(target, length, position, ancestry, mask)
         context_mask = None if context.mask is None else context.mask[:, None, None, :]
         written = []
-        for index, layer in enumerate(self.layers):
-            layer_cache = None if cache is None else cache[index]
-            after, layer_cache = layer(
-                x, context.layers[index], context_mask, layer_cache, position, visible
-            )
+        for number, layer in enumerate(self.layers):
+            old = None if cache is None else cache.layers[number]
+            arguments = (context.layers[number], context_mask, old, position * slots, seen)
+            after, new = layer(x, *arguments)
             x = perhaps_skip(self, x, after)
-            written.append(layer_cache)
-        x = self.norm(x) if self.config.pre_norm else x
-        return x, None if cache is None else tuple(written)
+            written.append(new)
+        x = apart(self.norm(x) if self.config.pre_norm else x, slots)
+        return x, None if cache is None else cache._replace(layers=tuple(written))
+
+
+def _own_slots(batch: int, slots: int, length: int) -> Int[Array, "batch slots length"] | None:
+    """Returns the ancestry of hypotheses that are all their own ancestors."""
+    if slots == 1:
+        return None
+    return jnp.broadcast_to(jnp.arange(slots)[None, :, None], (batch, slots, length))

@@ -84,11 +84,13 @@ def random_params(module: Any, seed: int = 0) -> dict[str, Any]:
 
 
 def _draw(path: str, shape: tuple[int, ...], numbers: np.random.Generator) -> np.ndarray:
-    noise = numbers.standard_normal(shape)
     leaf = path.rpartition("/")[2]
-    if leaf in ("kernel", "direction"):
+    if leaf == "weight":
         heard = 3.0 if "cross_attention" in path else 1.0  # text depends on speech
-        return heard * noise / np.sqrt(np.prod(shape[:-1]))
+        return heard * numbers.standard_normal(shape[::-1]).T / np.sqrt(shape[-1])
+    noise = numbers.standard_normal(shape)
+    if leaf in ("kernel", "direction"):
+        return noise / np.sqrt(np.prod(shape[:-1]))
     if leaf in ("scale", "variance", "magnitude"):
         return np.exp(0.3 * noise)
     return 0.3 * noise

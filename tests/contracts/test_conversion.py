@@ -108,7 +108,7 @@ def test_everything_that_does_not_fit_is_listed_in_one_error(tmp_path):
     assert "model.safetensors" in message
     lines = [line.strip() for line in message.splitlines()]
     assert [line for line in lines if line.startswith("- ")] == [
-        "- encoder/transformer/layers_1/self_attention/key/kernel",
+        "- encoder/transformer/layers_1/self_attention/key/weight",
         "- decoder/positions/embedding",
     ]
     assert sorted(line for line in lines if line.startswith("+ ")) == [
@@ -190,8 +190,8 @@ def test_an_output_layer_that_differs_is_kept_untied(decoder, tmp_path):
     model = load(tmp_path / "given")
     assert not model.module.decoder.config.tied
     assert not model.config.decoder.tie_word_embeddings
-    head, tokens = model.params["decoder"]["head"]["kernel"], model.params["decoder"]["tokens"]
-    np.testing.assert_array_equal(np.asarray(head).T, np.asarray(tokens["embedding"]) + 1)
+    head, tokens = model.params["decoder"]["head"]["weight"], model.params["decoder"]["tokens"]
+    np.testing.assert_array_equal(np.asarray(head), np.asarray(tokens["embedding"]) + 1)
 
     model.save_pretrained(tmp_path / "again")
     again = load(tmp_path / "again")
@@ -204,7 +204,7 @@ def test_decoders_with_an_output_layer_of_their_own_come_back_the_same(decoder, 
     hf = deepcopy(DECODERS[decoder])
     hf.tie_word_embeddings = False
     model = make_model(ENCODERS["wav2vec2"], hf)
-    assert "kernel" in model.params["decoder"]["head"]
+    assert "weight" in model.params["decoder"]["head"]
     model.save_pretrained(tmp_path)
     assert_same_tree(load(tmp_path).params, model.params)
 

@@ -23,8 +23,10 @@ from speech_ed_flax.compiled import EncoderOutput
 from speech_ed_flax.conversion.names import torch_name
 from speech_ed_flax.encoders import ENCODERS as ENCODER_FAMILIES
 from speech_ed_flax.generation.generate import generate
+from speech_ed_flax.generation.plan import Limits, Plan
 from speech_ed_flax.generation.settings import GenerationSettings
-from speech_ed_flax.layers.decoder import empty_cache
+from speech_ed_flax.generation.steps import Rules
+from speech_ed_flax.layers.cache import empty_cache
 from speech_ed_flax.paths import FEATURE_ENCODER
 
 SOURCE, TARGET = 5, 7
@@ -189,9 +191,11 @@ def names(jaxpr):
 def test_generation_is_one_loop_that_neither_encodes_nor_copies_the_speech(decoder, beams):
     model = shallow_model(decoder)
     settings = GenerationSettings(max_length=6, num_beams=beams, eos_token_id=(2,))
-    run = partial(generate, model.module, settings=settings)
-    prompt, key = jnp.ones((2, 1), jnp.int32), jax.random.key(0)
-    closed = jax.make_jaxpr(run)(model.params, jnp.asarray(SPEECH), None, prompt, key)
+    plan = Plan.of(settings, 1)
+    rules = Rules(Limits.of(settings, 1, plan))
+    run = partial(generate, model.module, plan=plan, rules=rules)
+    prompt = jnp.ones((2, 1), jnp.int32)
+    closed = jax.make_jaxpr(run)(model.params, jnp.asarray(SPEECH), None, prompt)
 
     (call,) = closed.jaxpr.eqns
     compiled = call.params["jaxpr"].jaxpr

@@ -42,10 +42,10 @@ def test_a_model_of_two_configs_is_random_by_its_seed(joint):
         FlaxSpeechEncoderDecoderModel(deepcopy(joint), seed=seed) for seed in (0, 0, 1)
     )
     assert_same_tree(again.params, first.params)
-    kernel = first.params["decoder"]["transform"]["kernel"]
-    assert kernel.dtype == jnp.float32
-    assert jnp.abs(kernel - other.params["decoder"]["transform"]["kernel"]).max() > 0
-    assert 0.01 < kernel.std() < 0.03
+    weight = first.params["decoder"]["transform"]["weight"]
+    assert weight.dtype == jnp.float32
+    assert jnp.abs(weight - other.params["decoder"]["transform"]["weight"]).max() > 0
+    assert 0.01 < weight.std() < 0.03
 
 
 def test_a_random_model_takes_its_token_ids_from_the_decoder(joint):
@@ -196,7 +196,7 @@ def test_a_decoder_keeps_its_pretrained_weights_and_only_what_it_lacks_is_fresh(
     crossing = {p for p in flatten_dict(model.params, sep="/") if is_cross(p)}
     rest = of_decoder - crossing
     assert of_decoder >= crossing if "cross" in fresh else not of_decoder & crossing
-    expected = {"transform/kernel", "transform/bias", "transform_norm/scale"}
+    expected = {"transform/weight", "transform/bias", "transform_norm/scale"}
     expected |= {"transform_norm/bias", "head/bias"}
     assert rest == ({f"decoder/{p}" for p in expected} if "transform" in fresh else set())
     of_projection = {path for path in model.fresh if path.startswith("projection/")}
@@ -316,7 +316,7 @@ def test_labels_give_a_loss_to_differentiate_and_compile():
     np.testing.assert_allclose(loss, -likelihood[labels >= 0].mean(), rtol=1e-5)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(leaf).all(), path
-    assert np.abs(gradient["encoder"]["feature_projection"]["kernel"]).max() > 0
+    assert np.abs(gradient["encoder"]["feature_projection"]["weight"]).max() > 0
     assert np.abs(gradient["decoder"]["tokens"]["embedding"]).max() > 0
 
 

@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speech_ed_flax.layers.attention import Attention, KeyValue, causal_mask
+from speech_ed_flax.layers import attend as attend_module
+from speech_ed_flax.layers.attention import Attention, KeyValue
+from speech_ed_flax.layers.cache import visible
 
 WIDTH, HEADS, HEAD_DIM = 8, 2, 4
 
@@ -17,7 +19,7 @@ def draw(*shape, seed=0):
 def variables():
     names = ("query", "key", "value", "out")
     layers = {
-        name: {"kernel": draw(WIDTH, WIDTH, seed=i), "bias": draw(WIDTH, seed=10 + i)}
+        name: {"weight": draw(WIDTH, WIDTH, seed=i), "bias": draw(WIDTH, seed=10 + i)}
         for i, name in enumerate(names)
     }
     return {"params": layers}
@@ -32,7 +34,7 @@ def attend(variables, x, source, mask=None, bias=None, **options):
 def by_hand(variables, x, source, mask=None, scale=HEAD_DIM**-0.5):
     """Computes attention one head and one query at a time, in numpy."""
     layers = {
-        name: (np.asarray(layer["kernel"]), np.asarray(layer["bias"]))
+        name: (np.asarray(layer["weight"].T), np.asarray(layer["bias"]))
         for name, layer in variables["params"].items()
     }
     query, key, value = (
@@ -98,14 +100,34 @@ def test_keys_have_no_bias_where_the_family_has_none(variables):
     source = draw(1, 4, WIDTH, seed=21)
     module = Attention(WIDTH, HEADS, key_bias=False)
     found = module.apply({"params": biases}, source, method="project").key
-    expected = source @ biases["key"]["kernel"]
+    expected = source @ biases["key"]["weight"].T
     np.testing.assert_allclose(found.swapaxes(1, 2).reshape(expected.shape), expected, atol=1e-5)
 
 
-def test_causal_mask_shows_each_query_the_keys_up_to_its_own():
+def test_a_token_may_see_those_up_to_its_own():
     expected = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], bool)
-    assert (causal_mask(2, 4, 1)[0, 0] == expected).all()
-    assert (causal_mask(2, 4, jnp.int32(1))[0, 0] == expected).all()
+    assert (visible(2, 4, 1, None, None)[0, 0] == expected).all()
+    assert (visible(2, 4, jnp.int32(1), None, None)[0, 0] == expected).all()
+
+
+def test_a_hypothesis_may_see_its_ancestors_alone():
+    # Slot 0 began in slot 1; slot 1 has written all its tokens itself.
+    ancestry = jnp.asarray([[[1, 0, 0], [1, 1, 1]]])
+    seen = visible(1, 3, 1, ancestry, None).reshape(2, 3, 2)
+    expected = [[[0, 1], [1, 0], [0, 0]], [[0, 1], [0, 1], [0, 0]]]
+    assert (seen == np.array(expected, bool)).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_one_head_at_a_time_computes_what_all_heads_at_once_do(masked, biased):
+    query, key, value = (draw(2, HEADS, 6, HEAD_DIM, seed=seed) for seed in range(3))
+    mask = jnp.asarray(np.random.default_rng(3).random((2, 1, 6, 6)) < 0.4).at[0, 0, 2].set(False)
+    mask = mask if masked else None
+    bias = draw(1, HEADS, 6, 6, seed=4) if biased else None
+    found = attend_module._head_by_head(query, key, value, mask, bias)
+    expected = attend_module._whole(query, key, value, mask, bias)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_write_replaces_only_the_given_positions():

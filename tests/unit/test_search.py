@@ -1,101 +1,32 @@
-"""Search equals transformers' ``generate`` token for token, and brute force where that is possible.
-
-The model of these tests is a table: the whole history of a row is hashed into one of a few hundred
-states, and each state has its own random logits. PyTorch hashes the full history anew at each step
-while the JAX step carries the hash in its cache, so a cache that is reordered wrongly shows.
-"""
+"""Search equals transformers' ``generate`` token for token, and brute force where that can be."""
 
 import itertools
-from functools import cache
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from table_model import (
+    BATCH,
+    VOCAB,
+    TableModel,
+    crop,
+    next_state,
+    random_prompt,
+    searcher,
+    start_cache,
+    table,
+    table_step,
+    torch,
+)
 from transformers import GenerationConfig
 
 from speech_ed_flax.errors import ConfigError
-from speech_ed_flax.generation.beam import beam
-from speech_ed_flax.generation.logits import processors, warpers
-from speech_ed_flax.generation.search import sample
+from speech_ed_flax.generation.plan import Limits, Plan
+from speech_ed_flax.generation.search import search
 from speech_ed_flax.generation.settings import GenerationSettings
-
-torch = pytest.importorskip("torch")
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel  # noqa: E402
-from transformers.modeling_outputs import CausalLMOutput  # noqa: E402
-
-VOCAB, STATES, BATCH = 37, 499, 3
-
-
-def next_state(state, token, position):
-    """Hashes one more token; the same integers in PyTorch and JAX."""
-    return (state * 31 + token * 7 + position * 3 + 1) % STATES
-
-
-def table(seed: int) -> np.ndarray:
-    """Draws logits [states, vocab] in which the end tokens 2 and 3 are likely but not certain."""
-    drawn = np.random.default_rng(seed).normal(0, 2.0, (STATES, VOCAB)).astype(np.float32)
-    drawn[:, 2:4] += 1.5
-    return drawn
-
-
-def random_prompt(seed: int, length: int) -> np.ndarray:
-    drawn = np.random.default_rng(1000 + seed).integers(4, VOCAB, (BATCH, length))
-    return drawn.astype(np.int32)
-
-
-class TableModel(PreTrainedModel, GenerationMixin):
-    """The table as a PyTorch language model without a cache."""
-
-    config_class = PreTrainedConfig
-    main_input_name = "input_ids"
-
-    def __init__(self, logits: np.ndarray):
-        super().__init__(PreTrainedConfig(vocab_size=VOCAB))
-        self.logits = torch.nn.Parameter(torch.tensor(logits))
-
-    def forward(self, input_ids, **_):
-        state = torch.zeros_like(input_ids[:, 0])
-        for position in range(input_ids.shape[1]):
-            state = next_state(state, input_ids[:, position], position)
-        return CausalLMOutput(logits=self.logits[state][:, None])
-
-
-def table_step(logits):
-    """Builds the same model as a step whose cache holds the hash of each row's history."""
-
-    def step(tokens, position, cache):
-        state = cache["state"]
-        for offset in range(tokens.shape[1]):
-            state = next_state(state, tokens[:, offset], position + offset)
-        return logits[state], {"state": state}
-
-    return step
-
-
-def start_cache(rows: int):
-    return {"state": jnp.zeros(rows, jnp.int32)}
-
-
-@cache
-def searcher(settings: GenerationSettings, prompt_length: int, custom=()):
-    """Builds the jitted search: ``(logits table, prompt, key) -> Rows or Beams``."""
-    search = beam if settings.num_beams > 1 else sample
-    chain = processors(settings, prompt_length, custom)
-
-    @jax.jit
-    def run(logits, prompt, key):
-        cache = start_cache(prompt.shape[0] * settings.num_beams)
-        step = table_step(logits)
-        return search(step, cache, prompt, settings, chain, warpers(settings), key)
-
-    return run
-
-
-def crop(found) -> np.ndarray:
-    """Cuts sequences to the longest one, as rows of batch x sequences."""
-    tokens = np.asarray(found.tokens)
-    return tokens.reshape(-1, tokens.shape[-1])[:, : int(found.lengths.max())]
+from speech_ed_flax.generation.steps import Rules
 
 
 def assert_equals_upstream(config: dict, prompt_length: int = 1, seeds=range(3)):
@@ -133,8 +64,8 @@ def test_tied_end_tokens_forced_last_score_as_upstream_and_the_lower_one_wins():
         return_dict_in_generate=True,
         output_scores=True,
     )
-    np.testing.assert_allclose(found.scores[:, 0], expected.sequences_scores.numpy(), rtol=1e-5)
-    assert found.tokens[:, 0, -1].max() == 2
+    np.testing.assert_allclose(found.scores, expected.sequences_scores.numpy(), rtol=1e-5)
+    assert found.tokens[:, 4].max() == 2
 
 
 EOS = {"one": 2, "several": [2, 3], "none": None}
@@ -220,11 +151,16 @@ def test_wide_beam_search_finds_what_brute_force_finds(penalty):
         early_stopping="never",
         length_penalty=penalty,
     )
+    plan = Plan.of(settings, 1)
     found = jax.jit(
-        lambda prompt: beam(
-            lambda tokens, _, cache: (chain_logits[tokens[:, -1]], cache), (), prompt, settings
+        lambda prompt, limits: search(
+            lambda tokens, _, cache: (chain_logits[tokens[:, -1]], cache),
+            (),
+            prompt,
+            plan,
+            Rules(limits),
         )
-    )(jnp.array([[2], [3]], jnp.int32))
+    )(jnp.array([[2], [3]], jnp.int32), Limits.of(settings, 1, plan))
     for row, start in enumerate((2, 3)):
         ranked = sorted(
             (
@@ -234,16 +170,17 @@ def test_wide_beam_search_finds_what_brute_force_finds(penalty):
             reverse=True,
         )[:6]
         for place, (score, tokens) in enumerate(ranked):
-            assert found.lengths[row, place] == len(tokens)
-            assert tuple(found.tokens[row, place, : len(tokens)].tolist()) == tokens
-            np.testing.assert_allclose(found.scores[row, place], score, rtol=1e-5)
+            index = 6 * row + place
+            assert found.lengths[index] == len(tokens)
+            assert tuple(found.tokens[index, : len(tokens)].tolist()) == tokens
+            np.testing.assert_allclose(found.scores[index], score, rtol=1e-5)
 
 
 def random_tokens(settings: GenerationSettings, seed: int, rows: int = 400) -> np.ndarray:
     """Samples many rows that share one prompt; returns generated tokens [rows * sequences, new]."""
     prompt = jnp.full((rows, 1), 5, jnp.int32)
     found = searcher(settings, 1)(jnp.asarray(table(0)), prompt, jax.random.key(seed))
-    return np.asarray(found.tokens).reshape(-1, settings.max_length)[:, 1:]
+    return np.asarray(found.tokens)[:, 1 : settings.max_length]
 
 
 def first_probabilities() -> np.ndarray:
@@ -279,7 +216,7 @@ def test_sampled_beams_draw_the_best_pair_without_replacement():
     settings = GenerationSettings(
         max_length=2, do_sample=True, top_k=0, num_beams=2, num_return_sequences=2
     )
-    pairs = random_tokens(settings, 3, rows=20_000)[:, 0].reshape(-1, 2)
+    pairs = random_tokens(settings, 3, rows=20_000).reshape(-1, 2)
     assert (pairs[:, 0] != pairs[:, 1]).all()
     chance = first_probabilities()
     # A token is in the drawn pair if it comes first, or second after any other token.
@@ -320,7 +257,7 @@ def test_custom_processors_see_the_history_of_their_own_row():
     found = searcher(settings, 1, (prefer_successor,))(
         jnp.asarray(table(0)), jnp.asarray(random_prompt(0, 1)), None
     )
-    steps = np.diff(np.asarray(found.tokens[:, 0]), axis=1) % VOCAB
+    steps = np.diff(crop(found), axis=1) % VOCAB
     np.testing.assert_array_equal(steps, 1)
 
 
@@ -346,37 +283,59 @@ def test_a_batch_finds_what_each_utterance_finds_alone(beams):
         np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
 
 
+CHANGED = {
+    "max_length": 30,
+    "length_penalty": 0.3,
+    "eos_token_id": (5,),
+    "pad_token_id": 7,
+    "early_stopping": "never",
+}
+
+
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_second_call_of_the_same_shape_is_not_traced_again(beams):
-    traces = []
-    settings = GenerationSettings(max_length=6, num_beams=beams, eos_token_id=(2,))
-    chain = processors(settings, 1)
-    search = jax.jit(
-        beam if beams > 1 else sample,
-        static_argnames=("step", "settings", "processors", "warpers"),
-    )
-    logits = jnp.asarray(table(0))
+def test_other_limits_or_another_prompt_of_the_same_shape_trace_nothing_anew(beams):
+    traces, table_of_logits = [], jnp.asarray(table(0))
 
     def step(tokens, position, cache):
         traces.append(tokens.shape)
-        return table_step(logits)(tokens, position, cache)
+        return table_step(table_of_logits)(tokens, position, cache)
 
-    for seed in (0, 1):
+    run = jax.jit(search, static_argnames=("step", "plan"))
+    settings = GenerationSettings(max_length=6, num_beams=beams, eos_token_id=(2,), pad_token_id=1)
+    others = [replace(settings, **{name: value}) for name, value in CHANGED.items()]
+    found = []
+    for seed, one in enumerate([settings, *others]):
+        plan = Plan.of(one, 1)
         prompt = jnp.asarray(random_prompt(seed, 1))
-        search(step, start_cache(BATCH * beams), prompt, settings, chain, ())
+        rules = Rules(Limits.of(one, 1, plan))
+        found.append(run(step, start_cache(BATCH * beams), prompt, plan, rules))
         traced = len(traces) if seed == 0 else traced
     assert len(traces) == traced
+    assert crop(found[0]).shape[1] <= 6 < crop(found[1]).shape[1]
+
+
+def test_sequences_have_room_for_a_multiple_of_64_new_tokens_within_the_positions():
+    def capacity(prompt_length, new_tokens, positions=None):
+        settings = GenerationSettings(max_length=prompt_length + new_tokens)
+        return Plan.of(settings, prompt_length, positions).capacity
+
+    assert [capacity(1, n) for n in (1, 64, 65, 128)] == [65, 65, 129, 129]
+    assert [capacity(3, 70, positions) for positions in (448, 100, 73)] == [131, 100, 73]
+    with pytest.raises(ConfigError, match="positions"):
+        capacity(3, 70, 72)
 
 
 def test_the_whole_prompt_is_given_before_the_loop_and_then_one_token_a_step():
     lengths, settings = [], GenerationSettings(max_length=9, num_beams=2)
+    plan = Plan.of(settings, 5)
+    rules = Rules(Limits.of(settings, 5, plan))
 
     def step(tokens, position, cache):
         lengths.append(tokens.shape)
         return table_step(jnp.asarray(table(0)))(tokens, position, cache)
 
     prompt = jnp.asarray(random_prompt(0, 5))
-    jax.eval_shape(lambda: beam(step, start_cache(BATCH * 2), prompt, settings))
+    jax.eval_shape(lambda: search(step, start_cache(BATCH * 2), prompt, plan, rules))
     assert lengths[0] == (BATCH * 2, 4)
     assert set(lengths[1:]) == {(BATCH * 2, 1)}
 
@@ -390,15 +349,13 @@ def test_compiled_search_is_one_loop_without_a_sort(beams):
     assert " sort(" not in program
 
 
-@pytest.mark.parametrize("search", [beam, sample])
-def test_sampling_without_a_key_is_refused(search):
-    settings = GenerationSettings(max_length=6, do_sample=True)
+@pytest.mark.parametrize("beams", [1, 2])
+def test_sampling_without_a_key_is_refused(beams):
+    settings = GenerationSettings(max_length=6, do_sample=True, num_beams=beams)
     with pytest.raises(ConfigError, match="key"):
-        search(table_step(None), start_cache(1), jnp.ones((1, 1), jnp.int32), settings)
+        searcher(settings, 1)(jnp.asarray(table(0)), jnp.ones((1, 1), jnp.int32), None)
 
 
-@pytest.mark.parametrize("search", [beam, sample])
-def test_prompt_as_long_as_the_maximum_is_refused(search):
-    settings = GenerationSettings(max_length=4)
+def test_prompt_as_long_as_the_maximum_is_refused():
     with pytest.raises(ConfigError, match="max_length"):
-        search(table_step(None), start_cache(1), jnp.ones((1, 4), jnp.int32), settings)
+        Plan.of(GenerationSettings(max_length=4), 4)

@@ -69,30 +69,13 @@ UNSUPPORTED = {
     "watermarking_config": {"greenlist_ratio": 0.25},
     "penalty_alpha": 0.6,
     "dola_layers": "low",
-    "num_beam_groups": 2,
-    "diversity_penalty": 0.5,
     "constraints": ["any"],
     "force_words_ids": [[3]],
-    "sequence_bias": [[[3], -1.0]],
-    "encoder_repetition_penalty": 1.5,
-    "encoder_no_repeat_ngram_size": 2,
-    "exponential_decay_length_penalty": (5, 1.1),
-    "remove_invalid_values": True,
-    "renormalize_logits": True,
-    "stop_strings": ["."],
-    "max_time": 1.0,
     "prompt_lookup_num_tokens": 3,
     "assistant_early_exit": 2,
     "token_healing": True,
     "low_memory": True,
     "forced_decoder_ids": [[1, 5]],
-}
-UNSUPPORTED_IN_SAMPLING = {
-    "typical_p": 0.9,
-    "min_p": 0.1,
-    "top_h": 0.4,
-    "epsilon_cutoff": 1e-3,
-    "eta_cutoff": 1e-3,
 }
 
 
@@ -103,12 +86,51 @@ def test_unsupported_setting_is_refused_by_name(name):
         GenerationSettings.from_hf(config, prompt_length=1)
 
 
-@pytest.mark.parametrize("name", UNSUPPORTED_IN_SAMPLING)
-def test_unsupported_sampling_setting_is_refused_only_when_sampling(name):
-    value = UNSUPPORTED_IN_SAMPLING[name]
-    GenerationSettings.from_hf(GenerationConfig(**{name: value}), prompt_length=1)
-    with pytest.raises(ConfigError, match=name):
-        GenerationSettings.from_hf(GenerationConfig(do_sample=True, **{name: value}), 1)
+BIASES = (((3, 4), -1.0), ((5,), 2.0))
+DECAY = {"exponential_decay_length_penalty": (5, 1.1), "eos_token_id": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("given", "resolved"),
+    [
+        ({"num_beam_groups": 2, "diversity_penalty": 0.5, "num_beams": 4}, {}),
+        ({"sequence_bias": [[[3, 4], -1.0], [[5], 2]]}, {"sequence_bias": BIASES}),
+        ({"sequence_bias": {(3, 4): -1.0}}, {"sequence_bias": BIASES[:1]}),
+        ({"exponential_decay_length_penalty": [5, 1.1], "eos_token_id": 2}, DECAY),
+        ({"stop_strings": "end"}, {"stop_strings": ("end",)}),
+        ({"stop_strings": ["end", "."]}, {"stop_strings": ("end", ".")}),
+        ({"max_time": 2}, {"max_time": 2.0}),
+        ({"encoder_repetition_penalty": 1.5, "encoder_no_repeat_ngram_size": 2}, {}),
+        ({"remove_invalid_values": True, "renormalize_logits": True}, {}),
+        ({"output_scores": True, "output_logits": True, "output_attentions": True}, {}),
+        ({"do_sample": True, "typical_p": 0.9, "min_p": 0.1, "top_h": 0.4}, {}),
+        ({"do_sample": True, "epsilon_cutoff": 1e-3, "eta_cutoff": 2e-3}, {}),
+    ],
+    ids=str,
+)
+def test_setting_is_resolved_to_a_hashable_value(given, resolved):
+    settings = GenerationSettings.from_hf(GenerationConfig(**given), prompt_length=1)
+    for name, value in (given | resolved).items():
+        assert getattr(settings, name) == value
+    assert hash(settings) == hash(dataclasses.replace(settings))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"sequence_bias": [[3, 4]]},
+        {"sequence_bias": [[[3], "much"]]},
+        {"exponential_decay_length_penalty": 5, "eos_token_id": 2},
+    ],
+    ids=str,
+)
+def test_value_of_the_wrong_form_is_refused_by_name(given):
+    with pytest.raises(ConfigError, match=next(iter(given))):
+        GenerationSettings.from_hf(GenerationConfig(**given), prompt_length=1)
+
+
+def test_settings_of_sampling_are_not_checked_without_it():
+    GenerationSettings(max_length=8, min_p=3.0, typical_p=0.0, temperature=0.0)
 
 
 def test_upstream_defaults_written_out_are_not_refused():
@@ -132,6 +154,32 @@ def test_upstream_defaults_written_out_are_not_refused():
         ({"repetition_penalty": 0.0}, "repetition_penalty"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
         ({"bad_words_ids": ((),)}, "bad_words_ids"),
+        ({"bad_words_ids": ((-1,),)}, "bad_words_ids"),
+        ({"sequence_bias": (((), 1.0),)}, "sequence_bias"),
+        ({"sequence_bias": (((-3,), 1.0),)}, "sequence_bias"),
+        ({"encoder_repetition_penalty": 0.0}, "encoder_repetition_penalty"),
+        ({"encoder_no_repeat_ngram_size": -1}, "encoder_no_repeat_ngram_size"),
+        ({"num_beam_groups": 0}, "num_beam_groups"),
+        ({"num_beam_groups": 2, "num_beams": 3, "diversity_penalty": 0.5}, "num_beam_groups"),
+        ({"num_beam_groups": 2, "num_beams": 4}, "diversity_penalty"),
+        ({"diversity_penalty": 0.5, "num_beams": 4}, "diversity_penalty"),
+        (
+            {"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": 1.0, "do_sample": True},
+            "do_sample",
+        ),
+        ({"max_time": 0.0}, "max_time"),
+        ({"stop_strings": ("",)}, "stop_strings"),
+        ({"exponential_decay_length_penalty": (1, 1.1)}, "eos_token_id"),
+        (
+            {"exponential_decay_length_penalty": (1, 0.0), "eos_token_id": (2,)},
+            "exponential_decay_length_penalty",
+        ),
+        ({"do_sample": True, "min_p": 1.5}, "min_p"),
+        ({"do_sample": True, "min_p": -0.1}, "min_p"),
+        ({"do_sample": True, "top_h": 0.0}, "top_h"),
+        ({"do_sample": True, "typical_p": 0.0}, "typical_p"),
+        ({"do_sample": True, "epsilon_cutoff": 2.0}, "epsilon_cutoff"),
+        ({"do_sample": True, "eta_cutoff": -1.0}, "eta_cutoff"),
         ({"suppress_tokens": (2,), "forced_eos_token_id": 2}, "forced_eos_token_id"),
         ({"suppress_tokens": (2, 3), "forced_bos_token_id": 3}, "forced_bos_token_id"),
     ],
@@ -152,6 +200,7 @@ def test_prompt_that_leaves_no_room_is_refused():
         {"eos_token_id": [2, 50]},
         {"pad_token_id": 50},
         {"bad_words_ids": [[1, 50]]},
+        {"sequence_bias": [[[1, 50], 1.0]]},
         {"forced_bos_token_id": 50},
         {"forced_eos_token_id": 50},
     ],

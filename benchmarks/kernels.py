@@ -1,0 +1,253 @@
+"""The formulations of the costly operations, side by side, to re-check a choice on other hardware.
+
+    python benchmarks/kernels.py [SET ...] [--rounds 7] [--json kernels.json]
+
+Every set computes one thing in several ways; the first way is what the package does. Results are
+compared before anything is timed; ways are timed in turn (A, B, C, A, B, C, ...). The table gives
+the median, the range, and the time over that of the package's own way, round by round.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from speech_ed_flax.generation.ranking import largest
+from speech_ed_flax.layers import attend, linear
+from speech_ed_flax.layers.convolution import convolve
+from speech_ed_flax.layers.feed_forward import exact_gelu
+from speech_ed_flax.memory import keep_memory
+
+Ways = dict[str, Callable]
+"""Names of formulations and functions of the set's arguments."""
+
+_NUMBERS = np.random.default_rng(0)
+
+
+def draw(*shape: int, dtype: str = "float32") -> jax.Array:
+    """Returns random numbers of a reasonable size."""
+    return jnp.asarray(_NUMBERS.standard_normal(shape) * shape[-1] ** -0.25, dtype)
+
+
+def rows(count: int, inputs: int, outputs: int) -> tuple[Ways, tuple]:
+    """Products of a few rows with a weight: one step of decoding."""
+    ways = {
+        "project": lambda x, weight, kernel: linear.project(x, weight),
+        "weights first": lambda x, weight, kernel: linear._weights_first(x, weight),
+        "rows first": lambda x, weight, kernel: linear._rows_first(x, weight),
+        "rows first, [inputs, outputs]": lambda x, weight, kernel: x @ kernel,
+    }
+    weight = draw(outputs, inputs)
+    return ways, (draw(count, inputs), weight, jnp.array(weight.T))
+
+
+def attention(batch: int, heads: int, target: int, source: int) -> tuple[Ways, tuple]:
+    """Attention: all scores at once, a head at a time, and jax.nn's."""
+
+    def of_jax(query, key, value):
+        parts = (part.swapaxes(1, 2) for part in (query, key, value))
+        return jax.nn.dot_product_attention(*parts, scale=1.0).swapaxes(1, 2)
+
+    ways = {
+        "attend": attend.attend,
+        "all scores at once": lambda q, k, v: attend._whole(q, k, v, None, None),
+        "a head at a time": lambda q, k, v: attend._head_by_head(q, k, v, None, None),
+        "jax.nn.dot_product_attention": of_jax,
+    }
+    key = (batch, heads, source, 64)
+    return ways, (draw(batch, heads, target, 64), draw(*key), draw(*key))
+
+
+def convolution(frames: int, size: int) -> tuple[Ways, tuple]:
+    """A stride-2 convolution of the feature encoder."""
+
+    def pairs(x, kernel):
+        """Views two frames as one, and multiplies matrices."""
+        half = (frames - size) // 2 + 1
+        x = jnp.pad(x, ((0, 0), (0, frames % 2), (0, 0))).reshape(1, -1, 2 * 512)
+        first = x[:, :half] @ kernel[:2].reshape(2 * 512, 512)
+        return first if size == 2 else first + x[:, 1 : half + 1, :512] @ kernel[2]
+
+    ways = {"conv_general_dilated, NWC": partial(convolve, stride=2), "pairs of frames": pairs}
+    return ways, (draw(1, frames, 512), draw(size, 512, 512))
+
+
+def positions(frames: int) -> tuple[Ways, tuple]:
+    """The positional convolution: 128 frames, 16 groups."""
+
+    def grouped(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (1,),
+            [(64, 64)],
+            feature_group_count=16,
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )
+
+    def of(way):
+        return lambda x, kernel: way(x, kernel)
+
+    ours = partial(convolve, padding=64, groups=16)
+    return {"side by side": of(ours), "grouped": of(grouped)}, (
+        draw(1, frames, 768),
+        draw(128, 48, 768),
+    )
+
+
+def positions_gradient(frames: int) -> tuple[Ways, tuple]:
+    """The same, backward."""
+    ways, arguments = positions(frames)
+
+    def backward(way):
+        return jax.grad(lambda x, kernel: jnp.square(way(x, kernel)).sum(), (0, 1))
+
+    return {name: backward(way) for name, way in ways.items()}, arguments
+
+
+def top_k(count: int, choices: int) -> tuple[Ways, tuple]:
+    """The ten best of the continuations of five hypotheses."""
+
+    def chunked(scores):
+        padded = jnp.pad(scores, ((0, 0), (0, -choices % 128)), constant_values=-jnp.inf)
+        chunks = padded.reshape(count, -1, 128)
+        _, best = lax.optimization_barrier(lax.top_k(chunks.max(-1), 10))
+        inside = jnp.take_along_axis(chunks, best[:, :, None], 1).reshape(count, -1)
+        values, at = lax.optimization_barrier(lax.top_k(inside, 10))
+        return values, jnp.take_along_axis(best, at // 128, 1) * 128 + at % 128
+
+    ways = {
+        "top_k behind a barrier": lambda scores: largest(scores * 2, 10),
+        "top_k, sliced": lambda scores: tuple(a[:, :10] for a in lax.top_k(scores * 2, 11)),
+        "maxima of chunks first": lambda scores: chunked(scores * 2),
+        "full sort": lambda scores: tuple(
+            a[:, ::-1][:, :10]
+            for a in lax.sort_key_val(
+                scores * 2, jnp.broadcast_to(jnp.arange(choices), scores.shape)
+            )
+        ),
+    }
+    return ways, (draw(count, choices),)
+
+
+def greedy(count: int, choices: int) -> tuple[Ways, tuple]:
+    """The first best token."""
+
+    def by_maximum(scores):
+        best = scores.max(-1, keepdims=True)
+        return jnp.where(scores == best, jnp.arange(choices), choices).min(-1)
+
+    return {"argmax": partial(jnp.argmax, axis=-1), "maximum, then first": by_maximum}, (
+        draw(count, choices),
+    )
+
+
+def gelu(frames: int) -> tuple[Ways, tuple]:
+    """The exact GELU."""
+    return {
+        "erf": exact_gelu,
+        "jax.nn.gelu (erfc)": partial(jax.nn.gelu, approximate=False),
+    }, (draw(frames, 512),)
+
+
+SETS: dict[str, list[tuple[str, Callable]]] = {
+    "rows": [
+        (f"{count} x {inputs} -> {outputs}", partial(rows, count, inputs, outputs))
+        for count in (1, 5, 20, 64, 128)
+        for inputs, outputs in ((768, 768), (768, 3072), (3072, 768), (768, 50265))
+    ],
+    "attention": [
+        ("10 s waveform", partial(attention, 1, 12, 499, 499)),
+        ("30 s of Whisper tiny", partial(attention, 1, 6, 1500, 1500)),
+        ("the same, batch 4", partial(attention, 4, 6, 1500, 1500)),
+        ("a step of 5 beams", partial(attention, 1, 12, 5, 499)),
+    ],
+    "convolution": [
+        ("15,999 frames out, kernel 3", partial(convolution, 31999, 3)),
+        ("999 frames out, kernel 2", partial(convolution, 1999, 2)),
+    ],
+    "positions": [
+        ("forward", partial(positions, 499)),
+        ("backward", partial(positions_gradient, 499)),
+    ],
+    "logits": [
+        ("10 of 5 x 50,265", partial(top_k, 1, 5 * 50265)),
+        ("10 of 5 x 50,265, 4 utterances", partial(top_k, 4, 5 * 50265)),
+        ("1 of 50,265", partial(greedy, 1, 50265)),
+        ("1 of 50,265, 16 rows", partial(greedy, 16, 50265)),
+    ],
+    "gelu": [("15,999 frames", partial(gelu, 15999))],
+}
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Returns how long a call takes until its results are there."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def measure(ways: Ways, arguments: tuple, rounds: int) -> dict[str, list[float]]:
+    """Returns the seconds of every way in every round.
+
+    Raises:
+        AssertionError: if two ways do not compute the same.
+    """
+    compiled = {name: jax.jit(way) for name, way in ways.items()}
+    results = [jax.tree.leaves(way(*arguments)) for way in compiled.values()]
+    for other in results[1:]:
+        for expected, found in zip(results[0], other, strict=True):
+            largest_difference = jnp.abs(expected - found).max()
+            assert largest_difference <= 1e-3 * (1 + jnp.abs(expected).max()), largest_difference
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in compiled.items():
+            times[name].append(seconds(lambda way=way: way(*arguments)))
+    return times
+
+
+def lines(case: str, times: dict[str, list[float]]) -> list[str]:
+    """Returns Markdown rows."""
+    first = np.array(next(iter(times.values())))
+    rendered = []
+    for name, values in times.items():
+        ms, ratio = np.array(values) * 1e3, np.median(np.array(values) / first)
+        spread = f"{ms.min():.2f} to {ms.max():.2f}"
+        rendered.append(f"| {case} | {name} | {np.median(ms):.2f} | {spread} | {ratio:.2f} |")
+    return rendered
+
+
+def main() -> None:
+    """Runs the sets that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", metavar="SET", help=", ".join(SETS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep-memory", action="store_true", help="as the command line does")
+    options = parser.parse_args()
+    if options.keep_memory:
+        keep_memory()
+    recorded: dict[str, dict] = {}
+    for name in options.sets or SETS:
+        print(
+            f"\n### {name}\n\n| case | way | median ms | range | / first |\n|---|---|---|---|---|"
+        )
+        for case, make in SETS[name]:
+            times = measure(*make(), options.rounds)
+            recorded.setdefault(name, {})[case] = times
+            print("\n".join(lines(case, times)), flush=True)
+    if options.json:
+        device = jax.devices()[0].device_kind
+        found = {"jax": jax.__version__, "device": device, "seconds": recorded}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
