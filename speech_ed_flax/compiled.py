@@ -11,6 +11,7 @@ from flax.traverse_util import unflatten_dict
 from speech_ed_flax.labels import cross_entropy
 from speech_ed_flax.layers.cache import Cache
 from speech_ed_flax.model import SpeechEncoderDecoder, initialise, match_dtype
+from speech_ed_flax.precision import widen
 from speech_ed_flax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
 
 
@@ -70,6 +71,7 @@ def forward(
     key: PRNGKeyArray | None,
 ) -> SpeechOutput:
     """Encodes, decodes and, given labels, computes the loss; dropout is on with a key."""
+    params = widen(params)
     inputs = match_dtype(inputs, params)
     arguments = (inputs, tokens, mask, token_mask, positions)
     outputs: Any = module.apply({"params": params}, *arguments, rngs=_rngs(key))
@@ -87,6 +89,7 @@ def encode(
     key: PRNGKeyArray | None,
 ) -> EncoderOutput:
     """Encodes speech; dropout is on with a key."""
+    params = widen(params)
     inputs = match_dtype(inputs, params)
     outputs: Any = module.apply({"params": params}, inputs, mask, method="encode", rngs=_rngs(key))
     return EncoderOutput(*outputs)
@@ -105,7 +108,7 @@ def decode(
     key: PRNGKeyArray | None,
 ) -> DecoderOutput:
     """Decodes tokens given encoded speech; dropout is on with a key."""
-    variables = {"params": params}
+    variables = {"params": widen(params)}
     states = (encoded.last_hidden_state, encoded.attention_mask)
     context = module.apply(variables, *states, method="context")
     arguments = (tokens, context, cache, position, mask, positions)

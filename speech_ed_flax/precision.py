@@ -100,9 +100,24 @@ def computable(params: Params) -> Params:
     return jax.tree.map(narrow, params, is_leaf=is_narrow)
 
 
+def computed_dtype(params: Params) -> Any:
+    """Returns what is computed in: the dtype of the first parameter, once it is widened."""
+    return jax.tree.leaves(params, is_leaf=is_narrow)[0].dtype
+
+
 def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     try:
         flags = cpuinfo.read_text()
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def refuse_integers(params: Params) -> None:
+    """Raises ConfigError if a weight is kept in integers, which no checkpoint can hold."""
+    for leaf in jax.tree.leaves(params, is_leaf=is_narrow):
+        if is_narrow(leaf) and leaf.scale is not None:
+            raise ConfigError(
+                "the weights are int8, which is for inference: load the checkpoint without "
+                "weights='int8' to save or convert it."
+            )

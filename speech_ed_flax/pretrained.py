@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from speech_ed_flax.labels import shift_tokens_right
 from speech_ed_flax.layers.cache import Cache, empty_cache
 from speech_ed_flax.model import SpeechEncoderDecoder, build
 from speech_ed_flax.paths import FEATURE_ENCODER, freeze
+from speech_ed_flax.precision import computable, computed_dtype, quantise, refuse_integers
 from speech_ed_flax.transcription import Transcript, transcribe
 from speech_ed_flax.types import Array, Params
 
@@ -110,6 +112,7 @@ class FlaxSpeechEncoderDecoderModel:
         pretrained_model_name_or_path: str | Path,
         *,
         dtype: Any | None = jnp.float32,
+        weights: str | None = None,
         padding: str = "exact",
         revision: str | None = None,
         local_files_only: bool = False,
@@ -118,7 +121,10 @@ class FlaxSpeechEncoderDecoderModel:
 
         Args:
             pretrained_model_name_or_path: a folder or the name of a Hub repository.
-            dtype: of the parameters; None keeps what is stored.
+            dtype: of the parameters, and of the computation unless the processor would only
+                emulate bfloat16, which is then computed in float32; None keeps what is stored.
+            weights: "int8" keeps the weights of dense layers and embeddings in a quarter of the
+                memory, one factor an output channel; such a model cannot be trained or saved.
             padding: see the constructor.
             revision: branch, tag or commit of the repository.
             local_files_only: whether to stay off the network.
@@ -129,6 +135,8 @@ class FlaxSpeechEncoderDecoderModel:
         """
         folder = resolve(pretrained_model_name_or_path, revision, local_files_only)
         loaded = load(folder, padding, dtype)
+        if weights is not None:
+            loaded = replace(loaded, params=quantise(loaded.params, weights))
         generation = resolve_generation(folder, read_json(folder / "config.json"))
         return cls._of(loaded, generation, Processor.load(folder, folder))
 
@@ -213,6 +221,7 @@ class FlaxSpeechEncoderDecoderModel:
         """
         folder = Path(folder)
         params = self.params if params is None else params
+        refuse_integers(params)
         save_weights(folder, self.module, params, self.config, shard_size=shard_size)
         self.save_companions(folder)
 
@@ -268,9 +277,7 @@ class FlaxSpeechEncoderDecoderModel:
             labels = self._tokens("labels", labels, inputs.shape[0])
         if decoder_input_ids is None:
             decoder_input_ids = self._shift(labels)
-        params = self.params if params is None else params
-        if freeze_feature_encoder:
-            params = freeze(params, FEATURE_ENCODER)
+        params = self._computable(params, freeze_feature_encoder)
         return forward(
             self.module,
             params,
@@ -291,6 +298,13 @@ class FlaxSpeechEncoderDecoderModel:
         }
         require(ids)
         return shift_tokens_right(labels, **ids)
+
+    def _computable(self, params: Params | None, freeze_feature_encoder: bool = False) -> Params:
+        """Returns the parameters of a call, as they are computed with."""
+        params = self.params if params is None else params
+        if freeze_feature_encoder:
+            params = freeze(params, FEATURE_ENCODER)
+        return computable(params)
 
     def _speech(self, inputs: Any, mask: Any, values: Any, features: Any) -> tuple[Array, Any]:
         inputs = arguments.one_of("inputs", inputs, input_values=values, input_features=features)
@@ -313,9 +327,7 @@ class FlaxSpeechEncoderDecoderModel:
     ) -> EncoderOutput:
         """Encodes speech; arguments as in ``__call__``."""
         inputs, mask = self._speech(inputs, attention_mask, input_values, input_features)
-        params = self.params if params is None else params
-        if freeze_feature_encoder:
-            params = freeze(params, FEATURE_ENCODER)
+        params = self._computable(params, freeze_feature_encoder)
         return encode(self.module, params, inputs, mask, _dropout_key(train, dropout_rng))
 
     def decode(
@@ -360,7 +372,7 @@ class FlaxSpeechEncoderDecoderModel:
             position = positions[0, 0]
         return decode(
             self.module,
-            self.params if params is None else params,
+            self._computable(params),
             self._tokens(
                 "decoder_input_ids", decoder_input_ids, encoder_outputs.last_hidden_state.shape[0]
             ),
@@ -374,7 +386,7 @@ class FlaxSpeechEncoderDecoderModel:
 
     def init_cache(self, batch_size: int, max_length: int) -> Cache:
         """Returns an empty cache for ``decode``, of ``max_length`` tokens."""
-        dtype = jax.tree.leaves(self.params)[0].dtype
+        dtype = computed_dtype(self._computable(None))
         return empty_cache(self.module.decoder.config, batch_size, max_length, dtype)
 
     def generate(
@@ -430,7 +442,7 @@ class FlaxSpeechEncoderDecoderModel:
             ConfigError: naming a setting that is unknown, invalid or not supported.
         """
         inputs, mask = self._speech(inputs, attention_mask, input_values, input_features)
-        params = self.params if params is None else params
+        params = self._computable(params)
         tokenizer = self.processor.tokenizer if tokenizer is None else tokenizer
         merged: Any = merge_generation(generation_config, self.generation_config, overrides)
         if target_language is not None:

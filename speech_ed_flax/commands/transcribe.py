@@ -29,7 +29,8 @@ class Recognition:
         language: Of the speech, for multilingual Whisper; detected if omitted.
         task: For multilingual Whisper.
         target_language: Of the text, for mBART: de or de_DE.
-        dtype: In which the model computes.
+        dtype: In which the model computes, where the processor can.
+        weights: Keep the weights in int8, a quarter of the memory; the text may differ a little.
         allow_truncated: Transcribe a file that is cut short as far as it goes.
     """
 
@@ -40,6 +41,7 @@ class Recognition:
     task: Literal["transcribe", "translate"] | None = None
     target_language: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
+    weights: Literal["int8"] | None = None
     allow_truncated: bool = False
 
     def settings(self) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def transcribe(
         refuse_collisions(recordings)
         output_dir.mkdir(parents=True, exist_ok=True)
     left = [r for r in recordings if not (skip_existing and results.has(r))]
-    recogniser = _load(model, recognition.dtype, local_files_only) if left else None
+    recogniser = _load(model, recognition, local_files_only) if left else None
     tally = Tally(kept=len(recordings) - len(left))
     for folder in empty:
         tally.fail(f"{folder}: holds no recording (name another folder, or use --recursive)")
@@ -144,11 +146,16 @@ def _results(audio: Sequence[Path], folder: Path | None, kind: str, skip_existin
     return Results(folder, tuple(RENDERERS) if kind == "all" else (kind,), several)
 
 
-def _load(name: str, dtype: str, local_files_only: bool) -> Any:
+def _load(name: str, recognition: Recognition, local_files_only: bool) -> Any:
+    from speech_ed_flax.commands.process import settle
     from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 
+    settle()
     return FlaxSpeechEncoderDecoderModel.from_pretrained(
-        name, dtype=dtype, local_files_only=local_files_only
+        name,
+        dtype=recognition.dtype,
+        weights=recognition.weights,
+        local_files_only=local_files_only,
     )
 
 

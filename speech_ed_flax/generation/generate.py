@@ -17,6 +17,7 @@ from speech_ed_flax.generation.steps import Found, Rules, Step
 from speech_ed_flax.layers.cache import empty_cache
 from speech_ed_flax.layers.transformer import Context
 from speech_ed_flax.model import match_dtype
+from speech_ed_flax.precision import widen
 from speech_ed_flax.types import Array, Bool, Float, Int, Params
 
 
@@ -37,6 +38,7 @@ def _begin(
     limits: Limits,
 ) -> tuple[Context, State]:
     """Encodes, reads the prompt, and returns what the decoder hears and the state of the search."""
+    params = widen(params)
     variables = {"params": params}
     encoded: Any = module.apply(variables, match_dtype(inputs, params), mask, method="encode")
     states, mask = encoded
@@ -60,7 +62,8 @@ def _proceed(
 ) -> State:
     """Searches on, to the end or until the sequences have ``until`` tokens."""
     check_key(plan, rules.key)
-    return run(search_of(plan), _step_of(module, params, context), state, rules, until)
+    step = _step_of(module, widen(params), context)
+    return run(search_of(plan), step, state, rules, until)
 
 
 def _conclude(
@@ -75,7 +78,8 @@ def _conclude(
     found = search_of(plan).finish(state, limits)
     if not plan.record.attentions:
         return Generated(found, None)
-    return Generated(found, cross_attentions(module, params, context, found.tokens[:, :-1]))
+    tokens = found.tokens[:, :-1]
+    return Generated(found, cross_attentions(module, widen(params), context, tokens))
 
 
 def _generate(

@@ -13,6 +13,7 @@ import numpy as np
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.model import match_dtype
+from speech_ed_flax.precision import widen
 from speech_ed_flax.types import Array, Bool, Float, Int, Params
 
 
@@ -93,6 +94,7 @@ def detect_language(
     languages: tuple[int, ...],
 ) -> Int[Array, " batch"]:
     """Returns the likeliest of the language tokens after the start token."""
+    params = widen(params)
     variables = {"params": params}
     encoded: Any = module.apply(variables, match_dtype(inputs, params), mask, method="encode")
     states, mask = encoded
