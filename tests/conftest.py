@@ -9,6 +9,7 @@ import pytest
 from families import DECODERS, ENCODERS
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # the user's own stays as it is
 
 # Tiny models compile for far longer than they run: with these XLA compiles 4 times as fast and
 # does the same arithmetic. XLA_FLAGS="" tests what users run.

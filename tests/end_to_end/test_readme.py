@@ -82,8 +82,10 @@ def desk(tmp_path_factory) -> Path:
 def run(desk: Path, command: list[str] | str) -> str:
     """Runs a command as a reader would; returns what it printed."""
     tools = str(Path(sys.executable).parent)
-    # Compiled as users compile: the tests' quick compilation makes a real model slow.
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
+    # Compiled and kept as users do: the tests' quick compilation makes a real model slow.
+    own = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in own} | {
+        "XDG_CACHE_HOME": str(desk / "cache"),
         "PATH": tools + os.pathsep + os.environ["PATH"],
         "HF_HUB_CACHE": str(desk / "hub"),
         "HF_HUB_OFFLINE": "1",
