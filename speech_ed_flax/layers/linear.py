@@ -16,6 +16,9 @@ FEW = 32
 """Rows up to which XLA:CPU is faster with the weights on the left. It reads them once in either
 order, but packs what stands on the right: ``benchmarks/kernels.py rows`` shows it."""
 
+TILES = (4, 8, 16)
+"""Rows that its inner loops hold; five take longer than eight."""
+
 
 def project(
     x: Float[Array, "... inputs"], weight: Float[Array, "outputs inputs"]
@@ -37,11 +40,17 @@ def _rows_first(x: Array, weight: Array) -> Array:
 
 
 def _weights_first(x: Array, weight: Array) -> Array:
+    rows = x.reshape(-1, x.shape[-1])
+    tile = next((size for size in TILES if len(rows) <= size), len(rows))
     product = jnp.einsum(
-        "oi,ri->or", weight, x.reshape(-1, x.shape[-1]), preferred_element_type=jnp.float32
+        "oi,ri->or",
+        weight,
+        jnp.pad(rows, ((0, tile - len(rows)), (0, 0))),
+        preferred_element_type=jnp.float32,
     )
     # The barrier keeps XLA from turning the product round again.
-    return lax.optimization_barrier(product).T.reshape(*x.shape[:-1], len(weight))
+    product = lax.optimization_barrier(product)[:, : len(rows)]
+    return product.T.reshape(*x.shape[:-1], len(weight))
 
 
 class Dense(nn.Module):
