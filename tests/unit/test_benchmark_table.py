@@ -1,24 +1,29 @@
 """The benchmark's pure parts: statistics, the comparison of tokens, presets and tables."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportArgumentType=false
 
+import importlib.util
 import sys
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+# Not by sys.path: transformers would take benchmarks/kernels.py for the package of that name.
+_PACKAGE = Path(__file__).parents[2] / "benchmarks" / "contenders" / "__init__.py"
+_SPEC = importlib.util.spec_from_file_location("contenders", _PACKAGE)
+sys.modules["contenders"] = importlib.util.module_from_spec(_SPEC)
 
-from contenders.rounds import generated
-from contenders.table import number, ratios, render, spread, time_per_token
-from contenders.workloads import ENTRIES, PRESETS, Workload
+from contenders.rounds import compared, generated  # noqa: E402
+from contenders.table import number, ratios, render, spread, time_per_token  # noqa: E402
+from contenders.workloads import ENTRIES, PRESETS, Workload  # noqa: E402
 
 GREEDY = Workload("base", "greedy", 10, 1)
 
 
 def contender(*seconds, equal=None):
-    return {"first": 9.0, "seconds": list(seconds), "peak": 2 * 10**9, "equal": equal}
+    times = {"first": 9.0, "seconds": list(seconds), "peak": 2 * 10**9}
+    return times | {"equal": equal, "generated": equal and 64}
 
 
 def measured(workload, **contenders):
@@ -86,6 +91,21 @@ def test_whispers_prompt_end_and_padding_do_not_count():
     assert generated(whisper, [50257, 50362, 11, 12, 50256, 50256]) == [11, 12]
 
 
+def test_tokens_are_compared_with_the_first_contenders_row_by_row():
+    found = compared(
+        Workload("base", "greedy", 1, 2, tokens=2),
+        {"ours": [[2, 7, 8], [2, 5, 6]], "PyTorch": [[7, 8], [5, 9]], "broken": None},
+    )
+    assert found["PyTorch"] == {"generated": 4, "equal": (1, 2)}
+    assert found["broken"] == {"generated": None, "equal": None}
+
+
+def test_drawn_tokens_are_not_compared():
+    tokens = {"ours": [[7, 8]], "PyTorch": [[9, 9]]}
+    found = compared(Workload("base", "sampling", 1, 1, tokens=2), tokens)
+    assert found["PyTorch"] == {"generated": 2, "equal": None}
+
+
 def test_a_table_shows_times_and_their_ratio(document):
     assert (
         "| base greedy, 10 s, batch 1 | 2.00 (1.00 to 3.00) "
@@ -103,7 +123,7 @@ def test_a_table_has_no_column_for_who_was_not_there(document):
     text = render([document])
     assert "faster-whisper" not in text
     assert "int8" not in text
-    assert "1 of 1" in text
+    assert "| 1 of 1, 64 |" in text
 
 
 def test_tables_join_several_documents(document):
