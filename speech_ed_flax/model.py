@@ -102,13 +102,16 @@ def family_of(part: str, hf: Any) -> Family:
     return families[hf.model_type]
 
 
-def build(hf: Any, padding: str = "exact", project: bool | None = None) -> SpeechEncoderDecoder:
+def build(
+    hf: Any, padding: str = "exact", project: bool | None = None, attention: str = "xla"
+) -> SpeechEncoderDecoder:
     """Builds the module that a ``SpeechEncoderDecoderConfig`` describes.
 
     Args:
         hf: the configuration, with ``encoder`` and ``decoder``.
         padding: ``"exact"`` or ``"invariant"``, for encoders whose output depends on it.
         project: whether there is a projection; None decides as ``needs_projection`` does.
+        attention: the kernel of every attention: ``"xla"``, ``"splash"`` or ``"cudnn"``.
 
     Raises:
         ConfigError: naming the field that is missing, contradicts another or is not supported.
@@ -126,7 +129,30 @@ def build(hf: Any, padding: str = "exact", project: bool | None = None) -> Speec
         )
     if project is None:
         project = needs_projection(hf, encoder.config.width, decoder.config.width)
-    return SpeechEncoderDecoder(encoder, decoder, project)
+    return with_attention(SpeechEncoderDecoder(encoder, decoder, project), attention)
+
+
+def with_attention(module: SpeechEncoderDecoder, attention: str) -> SpeechEncoderDecoder:
+    """Returns the module with another kernel of attention; its parameters are the same.
+
+    Raises:
+        ConfigError: if the kernel is not known.
+    """
+    return with_layers(module, attention=attention)
+
+
+def with_layers(module: SpeechEncoderDecoder, **fields: Any) -> SpeechEncoderDecoder:
+    """Returns the module with other values of some fields of both halves' ``LayerConfig``.
+
+    Raises:
+        ConfigError: if a value is not known.
+    """
+
+    def changed(part: nn.Module) -> nn.Module:
+        layer = replace(part.config.layer, **fields)
+        return part.clone(config=replace(part.config, layer=layer))
+
+    return module.clone(encoder=changed(module.encoder), decoder=changed(module.decoder))
 
 
 def _part(part: str, hf: Any) -> nn.Module:
@@ -147,7 +173,7 @@ def _check_sizes(config: Any) -> None:
             _check_sizes(value)
         sizes = {int: (value,), tuple[int, ...]: value, int | None: (value,)}.get(field.type, ())
         largest = LARGEST_DEPTH if field.name == "layers" else LARGEST_SIZE
-        smallest = 0 if field.name == "position_offset" else 1
+        smallest = 0 if field.name in ("position_offset", "fewest") else 1
         for size in sizes:
             optional = size is None and field.type is not int
             if not optional and not (isinstance(size, int) and smallest <= size <= largest):
@@ -167,6 +193,7 @@ def needs_projection(hf: Any, encoder_width: int, decoder_width: int) -> bool:
 
 def initialise(module: SpeechEncoderDecoder, key: Any) -> dict[str, Any]:
     """Returns random parameters by path (``encoder/positions/bias``); traceable."""
+    module = with_attention(module, "xla")  # which computes float32 on any backend
     inputs = jnp.zeros((1, *module.encoder.config.input_shape))
     variables = module.init(key, inputs, jnp.zeros((1, 1), jnp.int32))
     return flatten_dict(variables["params"], sep="/")

@@ -44,7 +44,8 @@ from speech_ed_flax.generation.request import Request, respond
 from speech_ed_flax.generation.stretches import Streamer
 from speech_ed_flax.labels import shift_tokens_right
 from speech_ed_flax.layers.cache import Cache, empty_cache
-from speech_ed_flax.model import SpeechEncoderDecoder, build
+from speech_ed_flax.layers.fused import check_kernel
+from speech_ed_flax.model import SpeechEncoderDecoder, build, with_attention
 from speech_ed_flax.paths import FEATURE_ENCODER, freeze
 from speech_ed_flax.precision import computable, computed_dtype, quantise, refuse_integers
 from speech_ed_flax.transcription import Transcript, transcribe
@@ -74,6 +75,7 @@ class FlaxSpeechEncoderDecoderModel:
         dtype: Any = jnp.float32,
         padding: str = "exact",
         *,
+        attention: str = "xla",
         module: SpeechEncoderDecoder | None = None,
         params: Params | None = None,
         generation_config: GenerationConfig | None = None,
@@ -88,6 +90,9 @@ class FlaxSpeechEncoderDecoderModel:
             dtype: of the random weights.
             padding: ``"exact"`` computes what transformers computes, padding included;
                 ``"invariant"`` gives each clip the output it has alone.
+            attention: ``"xla"``, or a kernel for the long attention of the encoder: ``"splash"`` on
+                TPU (inside ``jax.shard_map`` if there are several), ``"cudnn"`` on NVIDIA (bfloat16
+                or float16).
             module: what ``config`` describes; built if omitted.
             params: the weights.
             generation_config: derived from ``config`` if omitted.
@@ -98,13 +103,20 @@ class FlaxSpeechEncoderDecoderModel:
             ConfigError: naming the field that is missing or not supported.
         """
         self.config: Any = config
-        self.module = build(config, padding) if module is None else module
+        if module is None:
+            module = build(config, padding, attention=attention)
+        self.module = module
         self.generation_config = generation_config or resolve_generation(None, config.to_dict())
         self.processor = processor or Processor()
         fill_token_ids(config, self.generation_config, self.processor.tokenizer)
         self.fresh = fresh
         key = jax.random.key(seed)
         self.params: Params = params or random_params(self.module, key, dtype)
+        check_kernel(self._attention, computed_dtype(self.params), jax.default_backend())
+
+    @property
+    def _attention(self) -> str:
+        return self.module.encoder.config.layer.attention
 
     @classmethod
     def from_pretrained(
@@ -114,6 +126,7 @@ class FlaxSpeechEncoderDecoderModel:
         dtype: Any | None = jnp.float32,
         weights: str | None = None,
         padding: str = "exact",
+        attention: str = "xla",
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> FlaxSpeechEncoderDecoderModel:
@@ -126,6 +139,7 @@ class FlaxSpeechEncoderDecoderModel:
             weights: "int8" keeps the weights of dense layers and embeddings in a quarter of the
                 memory, one factor an output channel; such a model cannot be trained or saved.
             padding: see the constructor.
+            attention: see the constructor.
             revision: branch, tag or commit of the repository.
             local_files_only: whether to stay off the network.
 
@@ -138,7 +152,7 @@ class FlaxSpeechEncoderDecoderModel:
         if weights is not None:
             loaded = replace(loaded, params=quantise(loaded.params, weights))
         generation = resolve_generation(folder, read_json(folder / "config.json"))
-        return cls._of(loaded, generation, Processor.load(folder, folder))
+        return cls._of(loaded, generation, Processor.load(folder, folder), attention)
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -149,6 +163,7 @@ class FlaxSpeechEncoderDecoderModel:
         seed: int = 0,
         dtype: Any | None = jnp.float32,
         padding: str = "exact",
+        attention: str = "xla",
         local_files_only: bool = False,
         **kwargs: Any,
     ) -> FlaxSpeechEncoderDecoderModel:
@@ -163,6 +178,7 @@ class FlaxSpeechEncoderDecoderModel:
             seed: of what starts at random.
             dtype: of the parameters; None keeps what is stored.
             padding: see the constructor.
+            attention: see the constructor.
             local_files_only: whether to stay off the network.
             **kwargs: ``encoder_*`` and ``decoder_*`` change their configs; settings of generation
                 (``max_length``, ``num_beams``, ...) are kept; the rest are fields of the joint
@@ -193,13 +209,15 @@ class FlaxSpeechEncoderDecoderModel:
         processor = Processor.load(encoder, decoder)
         missing = fill_token_ids(loaded.config, generation, processor.tokenizer)
         require(dict.fromkeys(missing))
-        return cls._of(loaded, generation, processor)
+        return cls._of(loaded, generation, processor, attention)
 
     @classmethod
-    def _of(cls, loaded: Loaded, generation: GenerationConfig, processor: Processor):
+    def _of(
+        cls, loaded: Loaded, generation: GenerationConfig, processor: Processor, attention: str
+    ) -> FlaxSpeechEncoderDecoderModel:
         return cls(
             loaded.config,
-            module=loaded.module,
+            module=with_attention(loaded.module, attention),
             params=loaded.params,
             generation_config=generation,
             processor=processor,
@@ -234,7 +252,7 @@ class FlaxSpeechEncoderDecoderModel:
     def with_padding(self, padding: str) -> FlaxSpeechEncoderDecoderModel:
         """Returns the same model with another treatment of padding; see the constructor."""
         other = copy.copy(self)
-        other.module = build(self.config, padding, self.module.project)
+        other.module = build(self.config, padding, self.module.project, self._attention)
         return other
 
     def __call__(

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from contenders.process import ContenderError, Process
-from contenders.workloads import Entry
+from contenders.workloads import ENTRIES, Entry
 
 
 def say(text: str) -> None:
@@ -26,7 +26,7 @@ class Crew:
         Args:
             pythons: interpreters by module of ``contenders``; modules without one are left out.
             logs: folder for what contenders write to stderr.
-            wanted: pattern of the names to start.
+            wanted: pattern of the names in ``ENTRIES`` to start; others always may.
         """
         self.versions: dict[str, dict[str, str]] = {}
         self._pythons = pythons
@@ -38,7 +38,8 @@ class Crew:
         self, name: str, entry: Entry, environment: dict[str, str] | None = None
     ) -> Process | None:
         """Returns the process of a contender; None if it is not wanted or not to be had."""
-        if not self._wanted.search(name) or name in self._absent:
+        unwanted = name in ENTRIES and not self._wanted.search(name)
+        if unwanted or name in self._absent:
             return None
         try:
             if entry.module not in self._pythons:

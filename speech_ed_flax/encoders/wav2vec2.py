@@ -12,6 +12,7 @@ import numpy as np
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
+from speech_ed_flax.layers.augment import SpecAugment, augment
 from speech_ed_flax.layers.convolution import Convolution, PositionalConvolution
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import ACTIVATIONS, check_activation
@@ -56,6 +57,7 @@ class Wav2Vec2Config:
         position_size: kernel of the positional convolution; ``position_groups`` its groups.
         position_batch_norm: whether it has a batch norm and no weight norm.
         mask_embedding: whether the checkpoint holds the vector that SpecAugment writes.
+        augment: what SpecAugment masks while training.
         adapter: convolutions after the transformer, if any.
         padding: ``"exact"`` computes what transformers computes, padding included: the group norm
             counts padded frames and the adapter reads them. ``"invariant"`` gives every clip the
@@ -76,6 +78,7 @@ class Wav2Vec2Config:
     position_groups: int
     position_batch_norm: bool
     mask_embedding: bool
+    augment: SpecAugment
     adapter: AdapterConfig | None
     padding: Literal["exact", "invariant"] = "exact"
 
@@ -136,6 +139,7 @@ class Wav2Vec2Config:
             position_groups=hf.num_conv_pos_embedding_groups,
             position_batch_norm=getattr(hf, "conv_pos_batch_norm", False),
             mask_embedding=hf.mask_time_prob > 0 or hf.mask_feature_prob > 0,
+            augment=SpecAugment.from_hf(hf),
             adapter=_adapter_from_hf(hf),
         )
 
@@ -263,7 +267,8 @@ class Wav2Vec2(nn.Module):
         x = Dense(config.layer.width, name="feature_projection")(x)
         x = Dropout(config.projection_dropout)(x)
         if config.mask_embedding:
-            self.param("mask_embedding", nn.initializers.uniform(1.0), (config.layer.width,))
+            filling = self.param("mask_embedding", nn.initializers.uniform(1.0), x.shape[-1:])
+            x = augment(self, x, lengths, config.augment, filling)
 
         real = None if lengths is None else frame_mask(lengths, x.shape[1])
         if real is not None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
+from speech_ed_flax.layers.augment import SpecAugment, augment
 from speech_ed_flax.layers.convolution import Convolution
 from speech_ed_flax.layers.feed_forward import check_activation, exact_gelu
 from speech_ed_flax.layers.linear import Embed
@@ -28,12 +29,14 @@ class WhisperEncoderConfig:
         layers: number of transformer layers.
         mels: bands of the log-mel spectrogram.
         positions: states of one clip, 1500 for 30 s; the input has twice as many frames.
+        augment: what SpecAugment silences while training.
     """
 
     layer: LayerConfig
     layers: int
     mels: int
     positions: int
+    augment: SpecAugment
 
     @property
     def width(self) -> int:
@@ -60,7 +63,13 @@ class WhisperEncoderConfig:
             activation_dropout=hf.activation_dropout,
             layer_drop=hf.encoder_layerdrop,
         )
-        return cls(layer, hf.encoder_layers, hf.num_mel_bins, hf.max_source_positions)
+        return cls(
+            layer=layer,
+            layers=hf.encoder_layers,
+            mels=hf.num_mel_bins,
+            positions=hf.max_source_positions,
+            augment=SpecAugment.from_hf(hf),
+        )
 
 
 class FrontEnd(nn.Module):
@@ -88,7 +97,7 @@ class WhisperEncoder(nn.Module):
     ) -> tuple[Float[Array, "batch source width"], None]:
         """Encodes log-mel features, padded with silence to the length the model was trained on.
 
-        ``mask`` is accepted and not read: silence is part of what Whisper hears.
+        Silence is part of what Whisper hears: ``mask`` tells SpecAugment alone where speech ends.
 
         Raises:
             ConfigError: if there are not ``2 * positions`` frames of ``mels`` bands.
@@ -100,7 +109,9 @@ class WhisperEncoder(nn.Module):
                 f"{list(config.input_shape)} (mel bands, frames): extract features with the "
                 "checkpoint's own settings."
             )
-        x = FrontEnd(config.width, name="feature_encoder")(features.swapaxes(1, 2))
+        x = features.swapaxes(1, 2)  # [batch, frames, mels]
+        x = augment(self, x, None if mask is None else mask.sum(-1), config.augment)
+        x = FrontEnd(config.width, name="feature_encoder")(x)
         x = x + Embed(config.positions, config.width, name="positions")(
             jnp.arange(config.positions)
         )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from speech_ed_flax.layers import fused
 from speech_ed_flax.types import Array, Bool, Float
 
 LARGE = 1 << 22
@@ -41,14 +42,34 @@ def attend(
     value: Float[Array, "batch heads source head_dim"],
     mask: Mask | None = None,
     bias: Bias | None = None,
+    kernel: str = "xla",
 ) -> Float[Array, "batch heads target head_dim"]:
     """Returns what the queries, scaled already, read of the values; nothing if they may see none.
 
-    The formulation is chosen here, for each backend, and nowhere else.
+    The formulation is chosen here, for each backend, and nowhere else. It is the backend that is
+    compiled for, not the one of this process, so a CPU compiles for an accelerator as it would.
+
+    Args:
+        query: scaled already.
+        key: of the source.
+        value: of the source.
+        mask: which keys each query sees; all if None.
+        bias: added to the scores.
+        kernel: "xla" leaves the attention to XLA. "splash" (on TPU) and "cudnn" (on NVIDIA) compute
+            what ``fused.serves`` in one kernel. They are not the default because XLA does not
+            partition what it did not make: only plain formulations work under any sharding.
+
+    Raises:
+        ConfigError: if the kernel cannot compute this.
     """
-    if query.size // query.shape[-1] * key.shape[2] < LARGE:
+    chosen = {}
+    if query.size // query.shape[-1] * key.shape[2] >= LARGE:
+        chosen["cpu"] = _head_by_head
+    if kernel != "xla" and fused.serves(query, mask, bias):
+        chosen |= {"splash": {"tpu": fused.splash}, "cudnn": {"cuda": fused.cudnn}}[kernel]
+    if not chosen:
         return _whole(query, key, value, mask, bias)
-    return lax.platform_dependent(query, key, value, mask, bias, cpu=_head_by_head, default=_whole)
+    return lax.platform_dependent(query, key, value, mask, bias, **chosen, default=_whole)
 
 
 def _scores(query, key, mask, bias):

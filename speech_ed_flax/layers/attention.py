@@ -41,6 +41,7 @@ class Attention(nn.Module):
         key_bias: whether keys have a bias (Whisper's do not).
         scale: of the scores; ``None`` is ``head_dim ** -0.5``.
         dropout: rate on the attention weights.
+        kernel: that computes it; see ``attend``.
     """
 
     width: int
@@ -48,6 +49,7 @@ class Attention(nn.Module):
     key_bias: bool = True
     scale: float | None = None
     dropout: float = 0.0
+    kernel: str = "xla"
 
     def setup(self):
         """Creates the four projections."""
@@ -87,5 +89,5 @@ class Attention(nn.Module):
             self.sow("intermediates", "weights", weights)
             mixed = mix(self.drop(weights), key_value.value)
         else:
-            mixed = attend(query, *key_value, mask, bias)
+            mixed = attend(query, *key_value, mask, bias, self.kernel)
         return self.out(mixed.swapaxes(1, 2).reshape(x.shape))

@@ -12,8 +12,10 @@ from speech_ed_flax.layers.attention import Attention, KeyValue
 from speech_ed_flax.layers.cache import Cache, apart, side_by_side, visible
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import FeedForward
+from speech_ed_flax.layers.fused import check_kernel
 from speech_ed_flax.layers.linear import Dense
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm
+from speech_ed_flax.layers.remat import check_policy, rematerialised
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 
@@ -44,6 +46,8 @@ class LayerConfig:
         attention_dropout: rate on the attention weights.
         activation_dropout: rate inside the feed-forward network.
         layer_drop: rate at which whole layers are skipped (LayerDrop; Fan et al., 2019).
+        attention: kernel of the attention, "xla", "splash" or "cudnn"; see ``attend``.
+        remat: what is kept for the backward pass, "none", "dots" or "full"; see ``POLICIES``.
     """
 
     width: int
@@ -60,13 +64,17 @@ class LayerConfig:
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     layer_drop: float = 0.0
+    attention: str = "xla"
+    remat: str = "none"
 
     def __post_init__(self):
-        """Checks the sizes.
+        """Checks the sizes, the kernel and the policy.
 
         Raises:
-            ConfigError: naming the size.
+            ConfigError: naming what is wrong.
         """
+        check_kernel(self.attention)
+        check_policy(self.remat)
         for name in ("width", "heads", "up_width"):
             size = getattr(self, name)
             if not (isinstance(size, int) and size > 0):
@@ -120,6 +128,7 @@ class Layer(nn.Module):
             key_bias=self.config.key_bias,
             scale=self.config.scale(self.index),
             dropout=self.config.attention_dropout,
+            kernel=self.config.attention,
         )
 
     def _residual(self, x, norm, sublayer):
@@ -219,8 +228,9 @@ class TransformerEncoder(nn.Module):
         norm = LayerNorm(self.config.epsilon, name="norm")
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
+        kind = rematerialised(EncoderLayer, self.config.remat)
         for index in range(self.depth):
-            layer = EncoderLayer(self.config, index, name=f"layers_{index}")
+            layer = kind(self.config, index, name=f"layers_{index}")
             x = perhaps_skip(self, x, layer(x, seen))
         return norm(x) if self.config.pre_norm else x
 
@@ -233,7 +243,8 @@ class TransformerDecoder(nn.Module):
 
     def setup(self):
         """Creates the layers."""
-        self.layers = [DecoderLayer(self.config, index) for index in range(self.depth)]
+        kind = rematerialised(DecoderLayer, self.config.remat)
+        self.layers = [kind(self.config, index) for index in range(self.depth)]
         if self.config.pre_norm:
             self.norm = LayerNorm(self.config.epsilon)
 
