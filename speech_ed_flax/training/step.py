@@ -82,7 +82,7 @@ def update(
     sums, gradients = _accumulate(module, settings, state, batch)
     count = jnp.maximum(sums.labels, 1)
     gradients = jax.tree.map(lambda total: total / count, gradients)
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     usable = jnp.isfinite(sums.loss) & jnp.isfinite(norm) & (sums.labels > 0)
 
     transform = optimizer(settings.optimizer)

@@ -86,7 +86,7 @@ def random_params(module: Any, seed: int = 0) -> dict[str, Any]:
 def _draw(path: str, shape: tuple[int, ...], numbers: np.random.Generator) -> np.ndarray:
     leaf = path.rpartition("/")[2]
     if leaf == "weight":
-        heard = 3.0 if "cross_attention" in path else 1.0  # text depends on speech
+        heard = 2.0 if "cross_attention" in path else 1.0  # text depends on speech
         return heard * numbers.standard_normal(shape[::-1]).T / np.sqrt(shape[-1])
     noise = numbers.standard_normal(shape)
     if leaf in ("kernel", "direction"):

@@ -39,8 +39,9 @@ def test_greedy_tokens_equal_those_of_pytorch_on_fifty_clips_of_each_set(tmp_pat
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     subprocess.run(command, env=environment, check=True)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [(r["clips"], r["same tokens"]) for r in results] == [(50, 50), (50, 50)]
-    assert all(r["WER here %"] == r["WER PyTorch %"] for r in results)
+    assert [r["weights"] for r in results] == ["float32", "PyTorch"] * 2
+    assert all((r["clips"], r["tokens of PyTorch"]) == (50, 50) for r in results)
+    assert all(ours["WER %"] == theirs["WER %"] for ours, theirs in (results[:2], results[2:]))
 
 
 def test_transcribe_reads_a_file_a_pair_of_array_and_rate_and_a_list(model):

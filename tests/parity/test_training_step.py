@@ -131,7 +131,7 @@ def test_loss_gradients_and_a_step_of_adamw_are_those_of_pytorch(
     np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
     np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-4)
     assert norm > CLIP, "clipping was not tested"
-    moments = (optax.tree_utils.tree_get(state.optimizer, name) for name in ("mu", "nu"))
+    moments = (optax.tree.get(state.optimizer, name) for name in ("mu", "nu"))
     for found, expected in zip(moments, (first, second), strict=True):
         assert_close_leaves(found, expected, 1e-4)  # of the first step: the gradient
     assert_close_leaves(state.params, params, 1e-3)
