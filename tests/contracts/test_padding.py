@@ -117,7 +117,7 @@ def test_logits_are_the_same_alone_and_in_a_bucket():
     assert_close(together[1:2], alone)
 
 
-@pytest.mark.parametrize(("decoder", "beams"), [("mbart", 1), ("mbart", 3)])
+@pytest.mark.parametrize(("decoder", "beams"), [("bart", 1), ("mbart", 3)])
 def test_tokens_are_the_same_alone_in_a_bucket_and_beside_empty_clips(decoder, beams):
     model = shallow_model(decoder, "invariant")
     settings = {"num_beams": beams, "max_length": 10, "eos_token_id": None, "pad_token_id": 1}
