@@ -21,12 +21,18 @@ def shift_tokens_right(
     return jnp.where(shifted == IGNORED, pad_token_id, shifted)
 
 
+def label_losses(
+    logits: Float[Array, "batch target vocab"], labels: Int[Array, "batch target"]
+) -> Float[Array, "batch target"]:
+    """Returns the cross-entropy of each position; of one that does not count, any number."""
+    targets = jnp.where(labels == IGNORED, 0, labels)
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), targets)
+
+
 def cross_entropy(
     logits: Float[Array, "batch target vocab"], labels: Int[Array, "batch target"]
 ) -> Float[Array, ""]:
     """Returns the mean cross-entropy over the labels that count; 0 if none does (upstream: nan)."""
     counted = labels != IGNORED
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-        logits.astype(jnp.float32), jnp.where(counted, labels, 0)
-    )
+    losses = label_losses(logits, labels)
     return jnp.sum(losses, where=counted) / jnp.maximum(counted.sum(), 1)

@@ -49,6 +49,12 @@ class SpeechEncoderDecoder(nn.Module):
         """Projects states to the keys and values of every decoder layer."""
         return self.decoder.context(states, mask)
 
+    def listen(
+        self, inputs: Float[Array, "batch ..."], mask: Bool[Array, "batch any"] | None = None
+    ) -> Context:
+        """Encodes speech to what the decoder reads of it."""
+        return self.context(*self.encode(inputs, mask))
+
     def decode(
         self,
         tokens: Int[Array, "rows target"],
@@ -129,16 +135,7 @@ def build(
         )
     if project is None:
         project = needs_projection(hf, encoder.config.width, decoder.config.width)
-    return with_attention(SpeechEncoderDecoder(encoder, decoder, project), attention)
-
-
-def with_attention(module: SpeechEncoderDecoder, attention: str) -> SpeechEncoderDecoder:
-    """Returns the module with another kernel of attention; its parameters are the same.
-
-    Raises:
-        ConfigError: if the kernel is not known.
-    """
-    return with_layers(module, attention=attention)
+    return with_layers(SpeechEncoderDecoder(encoder, decoder, project), attention=attention)
 
 
 def with_layers(module: SpeechEncoderDecoder, **fields: Any) -> SpeechEncoderDecoder:
@@ -193,7 +190,7 @@ def needs_projection(hf: Any, encoder_width: int, decoder_width: int) -> bool:
 
 def initialise(module: SpeechEncoderDecoder, key: Any) -> dict[str, Any]:
     """Returns random parameters by path (``encoder/positions/bias``); traceable."""
-    module = with_attention(module, "xla")  # which computes float32 on any backend
+    module = with_layers(module, attention="xla")  # which computes float32 on any backend
     inputs = jnp.zeros((1, *module.encoder.config.input_shape))
     variables = module.init(key, inputs, jnp.zeros((1, 1), jnp.int32))
     return flatten_dict(variables["params"], sep="/")

@@ -7,6 +7,7 @@ all of them at its start, outside of any loop, so that a step of decoding conver
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def computed_dtype(params: Params) -> Any:
     return jax.tree.leaves(params, is_leaf=is_narrow)[0].dtype
 
 
+@cache
 def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     try:
         flags = cpuinfo.read_text()

@@ -45,7 +45,7 @@ from speech_ed_flax.generation.stretches import Streamer
 from speech_ed_flax.labels import shift_tokens_right
 from speech_ed_flax.layers.cache import Cache, empty_cache
 from speech_ed_flax.layers.fused import check_kernel
-from speech_ed_flax.model import SpeechEncoderDecoder, build, with_attention
+from speech_ed_flax.model import SpeechEncoderDecoder, build, with_layers
 from speech_ed_flax.paths import FEATURE_ENCODER, freeze
 from speech_ed_flax.precision import computable, computed_dtype, quantise, refuse_integers
 from speech_ed_flax.transcription import Transcript, transcribe
@@ -218,7 +218,7 @@ class FlaxSpeechEncoderDecoderModel:
     ) -> FlaxSpeechEncoderDecoderModel:
         return cls(
             loaded.config,
-            module=with_attention(loaded.module, attention),
+            module=with_layers(loaded.module, attention=attention),
             params=loaded.params,
             generation_config=generation,
             processor=processor,

@@ -28,6 +28,7 @@ from speech_ed_flax.generation.hypotheses import (
     Candidates,
     Finished,
     Hypotheses,
+    beginning,
     exclude,
     propose,
     reorder,
@@ -74,14 +75,11 @@ class BeamSearch:
         self, step: Step, cache: Cache, prompt: Int[Array, "batch prompt"], limits: Limits
     ) -> BeamState:
         """Returns the state after the prompt: all beams equal, all but the first excluded."""
-        repeated = jnp.repeat(prompt[:, None], self.plan.num_beams, axis=1)
-        rows = repeated.reshape(-1, prompt.shape[1])
-        hypotheses = Hypotheses.of(repeated, self.plan, limits)
-        excluded = jnp.full(repeated.shape[:2], EXCLUDED, jnp.float32)
+        rows, hypotheses, scores = beginning(prompt, self.plan, limits)
         return BeamState(
             length=jnp.int32(prompt.shape[1]),
             running=hypotheses,
-            scores=excluded.at[:, 0].set(0.0),
+            scores=scores,
             finished=Finished.none(hypotheses, prompt.shape[1], EXCLUDED),
             improvable=jnp.ones(len(prompt), bool),
             unfinished=jnp.bool_(True),

@@ -39,14 +39,10 @@ def _begin(
 ) -> tuple[Context, State]:
     """Encodes, reads the prompt, and returns what the decoder hears and the state of the search."""
     params = widen(params)
-    variables = {"params": params}
-    encoded: Any = module.apply(variables, match_dtype(inputs, params), mask, method="encode")
-    states, mask = encoded
-    context: Any = module.apply(variables, states, mask, method="context")
-    rows = prompt.shape[0] * plan.copies
-    cache = empty_cache(
-        module.decoder.config, rows, plan.cache_length, states.dtype, slots=plan.copies
-    )
+    inputs = match_dtype(inputs, params)
+    context: Any = module.apply({"params": params}, inputs, mask, method="listen")
+    rows, dtype = prompt.shape[0] * plan.copies, context.layers[0].key.dtype
+    cache = empty_cache(module.decoder.config, rows, plan.cache_length, dtype, slots=plan.copies)
     step = _step_of(module, params, context)
     return context, search_of(plan).start(step, cache, prompt, limits)
 

@@ -25,10 +25,10 @@ import jax.numpy as jnp
 
 from speech_ed_flax.generation.diversity import diversify
 from speech_ed_flax.generation.hypotheses import (
-    EXCLUDED,
     Candidates,
     Finished,
     Hypotheses,
+    beginning,
     propose,
     reorder,
     row_names,
@@ -94,23 +94,15 @@ class GroupSearch:
 
     plan: Plan
 
-    @property
-    def size(self) -> int:
-        """Beams of one group."""
-        return self.plan.num_beams // self.plan.num_beam_groups
-
     def start(
         self, step: Step, cache: Cache, prompt: Int[Array, "batch prompt"], limits: Limits
     ) -> GroupState:
         """Returns the state after the prompt: of each group only the first beam counts."""
-        repeated = jnp.repeat(prompt[:, None], self.plan.num_beams, axis=1)
-        rows = repeated.reshape(-1, prompt.shape[1])
-        hypotheses = Hypotheses.of(repeated, self.plan, limits)
-        excluded = jnp.full(repeated.shape[:2], EXCLUDED, jnp.float32)
+        rows, hypotheses, scores = beginning(prompt, self.plan, limits)
         return GroupState(
             length=jnp.int32(prompt.shape[1]),
             running=hypotheses,
-            accumulated=excluded.at[:, :: self.size].set(0.0),
+            accumulated=scores,
             finished=Finished.none(hypotheses, prompt.shape[1], -jnp.inf),
             closed=jnp.zeros((len(prompt), self.plan.num_beam_groups), bool),
             unfinished=jnp.bool_(True),
@@ -146,7 +138,8 @@ class GroupSearch:
 
     def finish(self, state: GroupState, limits: Limits) -> Found:
         """Returns the best finished hypotheses of all groups, best first."""
-        closed = jnp.repeat(state.closed, self.size, axis=1)
+        size = self.plan.group_size
+        closed = jnp.repeat(state.closed, size, axis=1)
         scores = state.accumulated / limits.penalty(state.length)
         still = Finished(
             hypotheses=state.running,
@@ -155,8 +148,8 @@ class GroupSearch:
             done=~closed,
         )
         parts = [
-            _part(state.finished, first, self.size).merge(_part(still, first, self.size))
-            for first in range(0, self.plan.num_beams, self.size)
+            _part(state.finished, first, size).merge(_part(still, first, size))
+            for first in range(0, self.plan.num_beams, size)
         ]
         joint: Finished = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts)
         _, best = largest(joint.scores, self.plan.num_return_sequences)
@@ -171,9 +164,10 @@ class GroupSearch:
         rules: Rules,
     ) -> Turn:
         """Searches one step in one group, which avoids the tokens ``taken`` by earlier groups."""
-        first, limits = index * self.size, rules.limits
-        running = _part(state.running, first, self.size)
-        batch, size, capacity = running.tokens.shape
+        size, limits = self.plan.group_size, rules.limits
+        first = index * size
+        running = _part(state.running, first, size)
+        batch, _, capacity = running.tokens.shape
         rows = running.tokens.reshape(-1, capacity)
         scores = log_probs[:, first : first + size].reshape(batch * size, -1)
         scores = diversify(scores, taken, limits.diversity)
@@ -183,7 +177,7 @@ class GroupSearch:
         candidates = propose(running, accumulated, scores, names, state.length, rules)
         closed = state.closed[:, index : index + 1]
         finished = _part(state.finished, first, size).merge(
-            _ended(candidates, closed, state.length, limits)
+            _ended(_part(candidates, 0, size), closed, state.length, limits)
         )
         best = candidates.scores[:, :1] / limits.best_penalty(state.length + 1)
         worst = jnp.min(finished.scores, axis=1, keepdims=True)
@@ -206,16 +200,14 @@ def _part(values: Any, first: int, count: int) -> Any:
 
 
 def _ended(
-    candidates: Candidates, closed: Bool[Array, "batch 1"], length: Int[Array, ""], limits: Limits
+    best: Candidates, closed: Bool[Array, "batch 1"], length: Int[Array, ""], limits: Limits
 ) -> Finished:
-    """Returns the candidates that ended among the best, with the first end token at their end."""
-    size = candidates.ended.shape[1] // max(2, 1 + limits.end_tokens.shape[0])
-    done = candidates.ended[:, :size] & ~closed
-    hypotheses = _part(candidates.hypotheses, 0, size)
+    """Returns those of the best candidates that ended, with the first end token at their end."""
+    done, hypotheses = best.ended & ~closed, best.hypotheses
     if limits.end_tokens.shape[0]:
         tokens = hypotheses.tokens.at[:, :, length].set(limits.end_tokens[0])
         hypotheses = replace(hypotheses, tokens=tokens)
-    scores = candidates.scores[:, :size] / limits.penalty(length + 1)
+    scores = best.scores / limits.penalty(length + 1)
     return Finished(
         hypotheses=hypotheses,
         scores=jnp.where(done, scores, -jnp.inf),

@@ -162,6 +162,22 @@ def propose(
     return Candidates(grown, chosen, added, parents, ended)
 
 
+def beginning(
+    prompt: Int[Array, "batch prompt"], plan: Plan, limits: Limits
+) -> tuple[Int[Array, "rows prompt"], Hypotheses, Float[Array, "batch beams"]]:
+    """Returns the prompt of every row, the hypotheses that hold it, and their scores.
+
+    All hypotheses are equal, so of each group all but the first are excluded.
+    """
+    repeated = jnp.repeat(prompt[:, None], plan.num_beams, axis=1)
+    excluded = jnp.full(repeated.shape[:2], EXCLUDED, jnp.float32)
+    return (
+        repeated.reshape(-1, prompt.shape[1]),
+        Hypotheses.of(repeated, plan, limits),
+        excluded.at[:, :: plan.group_size].set(0.0),
+    )
+
+
 def row_names(batch: int, plan: Plan) -> Int[Array, "batch beams"]:
     """Returns the index of every beam among all rows."""
     return jnp.arange(batch * plan.num_beams, dtype=jnp.int32).reshape(batch, plan.num_beams)

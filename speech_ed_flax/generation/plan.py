@@ -107,6 +107,11 @@ class Plan:
         return self.num_beams if self.num_beams > 1 else self.num_return_sequences
 
     @property
+    def group_size(self) -> int:
+        """Beams of one group."""
+        return self.num_beams // self.num_beam_groups
+
+    @property
     def cache_length(self) -> int:
         """Tokens that are ever read back: all but the last possible one."""
         return self.capacity - 1

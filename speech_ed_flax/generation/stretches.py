@@ -12,6 +12,7 @@ from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.generation.generate import Generated, begin, conclude, proceed
 from speech_ed_flax.generation.plan import Plan
 from speech_ed_flax.generation.steps import Rules
+from speech_ed_flax.precision import widen
 from speech_ed_flax.types import Array, Bool, Float, Int, Params
 
 STRETCH = 8
@@ -69,6 +70,7 @@ def generate_in_stretches(
         ConfigError: if there is a streamer and the plan has beams.
     """
     check_streamer(streamer, plan)
+    params = widen(params)  # once, not at every stretch
     context, state = begin(module, params, inputs, mask, prompt, plan, rules.limits)
     length = prompt.shape[1]
 

@@ -123,7 +123,7 @@ class MinP:
         """Returns the scores with -inf at tokens that are too unlikely."""
         likelihood = jax.nn.softmax(scores, axis=-1)
         likely = likelihood >= self.share * jnp.max(likelihood, axis=-1, keepdims=True)
-        return _only(likely | (scores >= _nth_largest(scores, self.keep)), scores)
+        return _only_with_best(likely, scores, self.keep)
 
 
 @jax.tree_util.register_dataclass
@@ -163,7 +163,7 @@ class EpsilonCutoff:
     def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
         """Returns the scores with -inf at tokens that are too unlikely."""
         likely = jax.nn.softmax(scores, axis=-1) >= self.epsilon
-        return _only(likely | (scores >= _nth_largest(scores, self.keep)), scores)
+        return _only_with_best(likely, scores, self.keep)
 
 
 @jax.tree_util.register_dataclass
@@ -182,7 +182,7 @@ class EtaCutoff:
         likelihood = jax.nn.softmax(scores, axis=-1)
         entropy = jnp.sum(entr(likelihood), axis=-1, keepdims=True)
         eta = jnp.minimum(self.epsilon, jnp.sqrt(self.epsilon) * jnp.exp(-entropy))
-        return _only((likelihood >= eta) | (scores >= _nth_largest(scores, self.keep)), scores)
+        return _only_with_best(likelihood >= eta, scores, self.keep)
 
 
 @jax.tree_util.register_dataclass
@@ -197,6 +197,11 @@ class Normalized:
 
 def _only(kept: Bool[Array, "rows vocab"], scores: Scores) -> Scores:
     return jnp.where(kept, scores, -jnp.inf)
+
+
+def _only_with_best(kept: Bool[Array, "rows vocab"], scores: Scores, count: int) -> Scores:
+    """Keeps the ``count`` best scores besides those that are ``kept``."""
+    return _only(kept | (scores >= _nth_largest(scores, count)), scores)
 
 
 def _nth_largest(scores: Float[Array, "rows choices"], count: int) -> Float[Array, "rows 1"]:

@@ -96,9 +96,7 @@ def detect_language(
     """Returns the likeliest of the language tokens after the start token."""
     params = widen(params)
     variables = {"params": params}
-    encoded: Any = module.apply(variables, match_dtype(inputs, params), mask, method="encode")
-    states, mask = encoded
-    context = module.apply(variables, states, mask, method="context")
+    context: Any = module.apply(variables, match_dtype(inputs, params), mask, method="listen")
     tokens = jnp.full((inputs.shape[0], 1), start, jnp.int32)
     logits, _ = module.apply(variables, tokens, context, method="decode")
     choices = jnp.array(languages)

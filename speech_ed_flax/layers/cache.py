@@ -45,9 +45,14 @@ class Cache(NamedTuple):
         if self.ancestry is None:
             return self
         batch, slots, _ = self.ancestry.shape
-        own = jnp.broadcast_to(jnp.arange(slots)[None, :, None], (batch, slots, target))
+        own = own_slots(batch, slots, target)
         ancestry = lax.dynamic_update_slice_in_dim(self.ancestry, own, position, axis=2)
         return self._replace(ancestry=ancestry)
+
+
+def own_slots(batch: int, slots: int, length: int) -> Int[Array, "batch slots length"]:
+    """Returns the ancestry of hypotheses that are all their own ancestors."""
+    return jnp.broadcast_to(jnp.arange(slots)[None, :, None], (batch, slots, length))
 
 
 def empty_cache(config: Any, rows: int, length: int, dtype: Any, slots: int = 1) -> Cache:

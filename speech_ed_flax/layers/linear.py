@@ -16,7 +16,7 @@ FEW = 32
 """Rows up to which XLA:CPU is faster with the weights on the left. It reads them once in either
 order, but packs what stands on the right: ``benchmarks/kernels.py rows`` shows it."""
 
-TILES = (1, 2, 3, 4, 8, 16)
+TILES = (4, 8, 16)
 """Rows that its inner loops take in one go: five take longer than eight."""
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.layers.attention import Attention, KeyValue
-from speech_ed_flax.layers.cache import Cache, apart, side_by_side, visible
+from speech_ed_flax.layers.cache import Cache, apart, own_slots, side_by_side, visible
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import FeedForward
 from speech_ed_flax.layers.fused import check_kernel
@@ -271,7 +271,8 @@ class TransformerDecoder(nn.Module):
         slots = x.shape[0] // batch
         x = side_by_side(x, batch)
         if cache is None:
-            length, ancestry = target, _own_slots(batch, slots, target)
+            length = target
+            ancestry = own_slots(batch, slots, target) if slots > 1 else None
         else:
             cache = cache.extended(position, target)
             length, ancestry = cache.length, cache.ancestry
@@ -286,10 +287,3 @@ class TransformerDecoder(nn.Module):
             written.append(new)
         x = apart(self.norm(x) if self.config.pre_norm else x, slots)
         return x, None if cache is None else cache._replace(layers=tuple(written))
-
-
-def _own_slots(batch: int, slots: int, length: int) -> Int[Array, "batch slots length"] | None:
-    """Returns the ancestry of hypotheses that are all their own ancestors."""
-    if slots == 1:
-        return None
-    return jnp.broadcast_to(jnp.arange(slots)[None, :, None], (batch, slots, length))

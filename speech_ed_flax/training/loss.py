@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from speech_ed_flax.labels import IGNORED
+from speech_ed_flax.labels import IGNORED, label_losses
 from speech_ed_flax.layers.linear import INITIALISE, project
 from speech_ed_flax.training.settings import LossSettings
 from speech_ed_flax.types import Array, Bool, Float, Int, Params, PRNGKeyArray
@@ -56,8 +56,7 @@ def _smoothed(
     logits: Float[Array, "batch target vocab"], labels: Int[Array, "batch target"], smoothing: float
 ) -> Float[Array, "batch target"]:
     """Returns the cross-entropy of each position, as ``torch.nn.functional.cross_entropy`` does."""
-    targets = jnp.where(labels == IGNORED, 0, labels)
-    right = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    right = label_losses(logits, labels)
     if not smoothing:
         return right
     anything = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)

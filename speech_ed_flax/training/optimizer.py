@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from speech_ed_flax.paths import first_match
+from speech_ed_flax.paths import first_match, map_paths
 from speech_ed_flax.training.schedule import schedule
 from speech_ed_flax.training.settings import OptimizerSettings
 from speech_ed_flax.types import Array, Int, Params
@@ -35,7 +35,7 @@ def optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
     return optax.chain(
         optax.identity() if settings.clip is None else optax.clip_by_global_norm(settings.clip),
         optax.partition(
-            groups, lambda tree: _map_paths(lambda path, _: group(path, settings), tree)
+            groups, lambda tree: map_paths(lambda path, _: group(path, settings), tree)
         ),
         _multiply(settings),
         optax.scale_by_learning_rate(schedule(settings)),
@@ -67,15 +67,7 @@ def stop_frozen(
             return still
         return jnp.where(updates < settings.encoder_frozen_steps, still, leaf)
 
-    return _map_paths(stopped, params)
-
-
-def _map_paths(function: Callable[..., Any], tree: Any, *trees: Any) -> Any:
-    def by_name(path: Any, *leaves: Any) -> Any:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return function(name, *leaves)
-
-    return jax.tree_util.tree_map_with_path(by_name, tree, *trees)
+    return map_paths(stopped, params)
 
 
 def _decay(settings: OptimizerSettings) -> optax.GradientTransformation:
@@ -83,14 +75,14 @@ def _decay(settings: OptimizerSettings) -> optax.GradientTransformation:
         factor = settings.weight_decay * first_match(path, settings.weight_decays, 1.0)
         return update + factor * parameter if factor else update
 
-    return optax.stateless(lambda updates, params: _map_paths(decayed, updates, params))
+    return optax.stateless(lambda updates, params: map_paths(decayed, updates, params))
 
 
 def _multiply(settings: OptimizerSettings) -> optax.GradientTransformation:
     def multiplied(path: str, update: Array) -> Array:
         return update * first_match(path, settings.learning_rates, 1.0)
 
-    return optax.stateless(lambda updates, _: _map_paths(multiplied, updates))
+    return optax.stateless(lambda updates, _: map_paths(multiplied, updates))
 
 
 def _adam(settings: OptimizerSettings) -> optax.GradientTransformation:
