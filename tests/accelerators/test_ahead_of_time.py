@@ -32,10 +32,6 @@ CASES = [
 
 ENCODER_LAYERS = 2
 
-TOP_K = pytest.mark.xfail(
-    strict=True, reason="ranking.largest: XLA:CPU gathers the scores of all devices for its top-k"
-)
-
 
 @functools.cache
 def compiled(target: str, *case: str) -> dict:
@@ -80,11 +76,7 @@ def test_encoder_and_searches_compile_with_the_kernel_that_was_asked_for(case):
 
 
 @pytest.mark.parametrize("search", ["greedy", "beam"])
-def test_a_step_of_decoding_copies_no_cache_converts_no_weight_and_gathers_nothing(
-    case, search, request
-):
-    if search == "beam" and case[0] == "cpu":
-        request.applymarker(TOP_K)
+def test_a_step_of_decoding_copies_no_cache_converts_no_weight_and_gathers_nothing(case, search):
     found = compiled(*case)[search]
     assert found["cache_writes"], "the loop was not found"
     for fault in ("cache_copies", "weight_converts", "exchanges"):
