@@ -20,6 +20,7 @@ from speech_ed_flax.commands.convert import convert
 from speech_ed_flax.commands.doctor import doctor, versions
 from speech_ed_flax.commands.inspect import inspect
 from speech_ed_flax.commands.outcome import Outcome, UsageError, VerificationError
+from speech_ed_flax.commands.train import train
 from speech_ed_flax.commands.transcribe import transcribe
 from speech_ed_flax.errors import SpeechError
 
@@ -35,7 +36,7 @@ app = App(
     result_action="return_value",
 )
 app.meta.suppress_keyboard_interrupt = False  # the one setting that it does not take over
-for _command in (transcribe, convert, inspect, doctor):
+for _command in (transcribe, train, convert, inspect, doctor):
     app.command(_command)
 
 _OUTCOMES = {UsageError: Outcome.USAGE_ERROR, VerificationError: Outcome.MISMATCH}

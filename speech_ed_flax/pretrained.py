@@ -33,8 +33,9 @@ from speech_ed_flax.conversion.config import (
     sort_fields,
 )
 from speech_ed_flax.conversion.hub import read_json, resolve
-from speech_ed_flax.conversion.load import Loaded, load, load_pair
-from speech_ed_flax.conversion.processor import Processor
+from speech_ed_flax.conversion.halves import read_half
+from speech_ed_flax.conversion.load import Loaded, join_halves, load
+from speech_ed_flax.conversion.processor import Processor, fit_features
 from speech_ed_flax.conversion.save import SHARD_SIZE, save_weights, write_json
 from speech_ed_flax.errors import AudioError, ConfigError
 from speech_ed_flax.generation.allowed import Allowed
@@ -66,6 +67,7 @@ class FlaxSpeechEncoderDecoderModel:
         generation_config: transformers' ``GenerationConfig``.
         processor: features of the encoder and tokenizer of the decoder.
         fresh: paths of parameters that no checkpoint held and that need training.
+        shortened: what of the checkpoints was left out, in words: layers, positions.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class FlaxSpeechEncoderDecoderModel:
         generation_config: GenerationConfig | None = None,
         processor: Processor | None = None,
         fresh: tuple[str, ...] = (),
+        shortened: tuple[str, ...] = (),
     ):
         """Creates a model from its configuration, with random weights unless ``params`` are given.
 
@@ -98,6 +101,7 @@ class FlaxSpeechEncoderDecoderModel:
             generation_config: derived from ``config`` if omitted.
             processor: for ``transcribe``.
             fresh: paths of the params that started at random.
+            shortened: what of the checkpoints was left out, in words.
 
         Raises:
             ConfigError: naming the field that is missing or not supported.
@@ -110,6 +114,7 @@ class FlaxSpeechEncoderDecoderModel:
         self.processor = processor or Processor()
         fill_token_ids(config, self.generation_config, self.processor.tokenizer)
         self.fresh = fresh
+        self.shortened = shortened
         key = jax.random.key(seed)
         self.params: Params = params or random_params(self.module, key, dtype)
         if self._attention != "xla":
@@ -153,7 +158,7 @@ class FlaxSpeechEncoderDecoderModel:
         if weights is not None:
             loaded = replace(loaded, params=quantise(loaded.params, weights))
         generation = resolve_generation(folder, read_json(folder / "config.json"))
-        return cls._of(loaded, generation, Processor.load(folder, folder), attention)
+        return cls.of_loaded(loaded, generation, Processor.load(folder, folder), attention)
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -197,25 +202,30 @@ class FlaxSpeechEncoderDecoderModel:
                 decoder_pretrained_model_name_or_path,
             )
         )
-        loaded = load_pair(
-            (encoder, of_encoder),
-            (decoder, of_decoder),
-            fields,
-            padding,
-            dtype,
-            jax.random.key(seed),
+        halves = (
+            read_half("encoder", encoder, of_encoder),
+            read_half("decoder", decoder, of_decoder),
         )
+        loaded = join_halves(*halves, fields, padding, dtype, jax.random.key(seed))
         generation = resolve_generation(None, loaded.config.to_dict())
         generation.update(**of_generation)
         processor = Processor.load(encoder, decoder)
+        if processor.features is not None:
+            hears = loaded.module.encoder.config
+            processor = replace(processor, features=fit_features(processor.features, hears))
         missing = fill_token_ids(loaded.config, generation, processor.tokenizer)
         require(dict.fromkeys(missing))
-        return cls._of(loaded, generation, processor, attention)
+        return cls.of_loaded(loaded, generation, processor, attention)
 
     @classmethod
-    def _of(
-        cls, loaded: Loaded, generation: GenerationConfig, processor: Processor, attention: str
+    def of_loaded(
+        cls,
+        loaded: Loaded,
+        generation: GenerationConfig,
+        processor: Processor,
+        attention: str = "xla",
     ) -> FlaxSpeechEncoderDecoderModel:
+        """Returns the model of what was read or made; arguments as in the constructor."""
         return cls(
             loaded.config,
             module=with_layers(loaded.module, attention=attention),
@@ -223,6 +233,7 @@ class FlaxSpeechEncoderDecoderModel:
             generation_config=generation,
             processor=processor,
             fresh=loaded.fresh,
+            shortened=loaded.shortened,
         )
 
     def save_pretrained(

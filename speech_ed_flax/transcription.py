@@ -40,7 +40,7 @@ class Transcript:
     Attributes:
         source: the file's name, or the position of the array among the inputs.
         text: of the whole recording.
-        segments: of at most 30 s each, in order.
+        segments: in order, each of at most 30 s, or of what the encoder hears if that is less.
         duration: of the recording in seconds.
         error: why there is no text, if the recording could not be read.
     """
@@ -77,9 +77,10 @@ def transcribe(
 ) -> Iterator[Transcript]:
     """Transcribes recordings of any rate, channels and length; clips of several share batches.
 
-    Long recordings are cut at quiet places. A recording that cannot be read gives a transcript
-    with an error and stops nothing. Results come in the order of ``sources``, as soon as they are
-    known; memory is bounded by the window, and by the longest recording.
+    Recordings longer than 30 s, or than the encoder hears, are cut at quiet places. One that cannot
+    be read gives a transcript with an error and stops nothing. Results come in the order of
+    ``sources``, as soon as they are known; memory is bounded by the window, and by the longest
+    recording.
 
     Args:
         sources: files, bytes or arrays with their rate; see ``read_audio``.
@@ -91,7 +92,7 @@ def transcribe(
     waiting: list[_Recording] = []
     clips: list[_Clip] = []
     for position, source in enumerate(sources):
-        recording, new = _read(source, position, features.sampling_rate, allow_truncated)
+        recording, new = _read(source, position, features, allow_truncated)
         waiting.append(recording)
         clips += new
         if len(clips) >= WINDOW * batch_size:
@@ -100,8 +101,9 @@ def transcribe(
     yield from _finish(waiting, clips, features, recognise, batch_size)
 
 
-def _read(source: Any, position: int, rate: int, allow_truncated: bool):
+def _read(source: Any, position: int, features: Features, allow_truncated: bool):
     """Returns a recording and its clips that are long enough to hold speech."""
+    rate, longest = features.sampling_rate, min(features.longest, BUCKETS[-1])
     name = (
         str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else str(position)
     )
@@ -109,7 +111,7 @@ def _read(source: Any, position: int, rate: int, allow_truncated: bool):
         samples = read_audio(source, rate, allow_truncated=allow_truncated)
     except AudioError as error:
         return _Recording(name, [], 0.0, [], str(error)), []
-    spans = split_at_quiet(samples, rate)
+    spans = split_at_quiet(samples, rate, longest, longest / 3)
     recording = _Recording(name, spans, len(samples) / rate, [""] * len(spans))
     clips = [
         _Clip(samples[start:end], recording, index)

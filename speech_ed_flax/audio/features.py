@@ -29,6 +29,11 @@ class WaveformFeatures:
     """Whether the encoder was trained with a mask; ``features`` returns the mask in either case."""
     padding_value: float = 0.0
 
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest clip that is heard to its end: any."""
+        return float("inf")
+
     def features(
         self, clips: Sequence[np.ndarray], pad_to: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -76,6 +81,11 @@ class LogMelFeatures:
     """Seconds that every clip is padded or cut to."""
     n_fft: int = 400
     return_attention_mask: bool = False
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest clip that is heard to its end."""
+        return float(self.chunk_length)
 
     def features(
         self, clips: Sequence[np.ndarray], pad_to: int | None = None

@@ -39,11 +39,13 @@ def convert(
         force: Write into a folder that is not empty, in place of its weights and configs.
         local_files_only: Stay off the network.
     """
-    from speech_ed_flax.commands.staging import staging
+    from speech_ed_flax.commands.staging import refuse_overwriting, staging
 
     shard_size = _bytes(max_shard_size)
     destination = destination.expanduser().resolve()
-    _refuse_overwriting(source, destination, force)
+    if Path(source).expanduser().resolve() == destination:
+        raise UsageError(f"{destination}: it is the source too; name another folder.")
+    refuse_overwriting(destination, force)
     with staging(destination) as folder:
         model = _load(source, dtype, local_files_only)
         _write(model, folder, to, shard_size)
@@ -58,15 +60,6 @@ def _bytes(size: str) -> int:
     if match is None or not (count := int(float(match[1]) * _UNITS[match[2].upper()])):
         raise UsageError(f"--max-shard-size {size!r} is no size: give one such as 5GB or 200MB.")
     return count
-
-
-def _refuse_overwriting(source: str, destination: Path, force: bool) -> None:
-    if destination.exists() and not destination.is_dir():
-        raise UsageError(f"{destination}: it is a file; name a folder.")
-    if Path(source).expanduser().resolve() == destination:
-        raise UsageError(f"{destination}: it is the source too; name another folder.")
-    if not force and destination.is_dir() and any(destination.iterdir()):
-        raise UsageError(f"{destination}: it is not empty; name another folder, or use --force.")
 
 
 def _load(source: str, dtype: str, local_files_only: bool) -> Any:

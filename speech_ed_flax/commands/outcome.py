@@ -17,6 +17,8 @@ class Outcome(IntEnum):
     """No input could be done, or the model is unusable."""
     MISMATCH = 5
     """What was written does not read back the same."""
+    PREEMPTED = 75
+    """Asked to stop, and saved: the same command goes on (EX_TEMPFAIL)."""
     INTERRUPTED = 130
     """Ctrl-C, as a shell reports it."""
     NO_READER = 141

@@ -37,12 +37,18 @@ class Tally:
 
     def summary(self) -> str:
         """Returns one line; RTFx is seconds of sound per second of work, compilation included."""
-        wall = time.perf_counter() - self.started
+        wall = self._wall()
         counts = f"{self.done} transcribed"
         counts += f", {self.kept} kept" if self.kept else ""
         counts += f", {self.failed} failed" if self.failed else ""
-        speed = self.seconds / wall if wall else 0.0
-        return f"{counts}: {self.seconds:.1f} s of audio in {wall:.1f} s (RTFx {speed:.1f})"
+        return f"{counts}: {self.seconds:.1f} s of audio in {wall:.1f} s (RTFx {self.speed():.1f})"
+
+    def speed(self) -> float:
+        """Returns RTFx so far."""
+        return self.seconds / self._wall()
+
+    def _wall(self) -> float:
+        return max(time.perf_counter() - self.started, 1e-9)
 
 
 @contextmanager

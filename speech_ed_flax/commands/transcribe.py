@@ -123,7 +123,7 @@ def transcribe(
         refuse_collisions(recordings)
         output_dir.mkdir(parents=True, exist_ok=True)
     left = [r for r in recordings if not (skip_existing and results.has(r))]
-    recogniser = _load(model, recognition, local_files_only) if left else None
+    recogniser = load_recogniser(model, recognition, local_files_only) if left else None
     tally = Tally(kept=len(recordings) - len(left))
     for folder in empty:
         tally.fail(f"{folder}: holds no recording (name another folder, or use --recursive)")
@@ -146,7 +146,8 @@ def _results(audio: Sequence[Path], folder: Path | None, kind: str, skip_existin
     return Results(folder, tuple(RENDERERS) if kind == "all" else (kind,), several)
 
 
-def _load(name: str, recognition: Recognition, local_files_only: bool) -> Any:
+def load_recogniser(name: str, recognition: Recognition, local_files_only: bool) -> Any:
+    """Loads the model of a command that turns recordings into text."""
     from speech_ed_flax.commands.process import settle
     from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 

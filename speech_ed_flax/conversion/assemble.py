@@ -38,6 +38,7 @@ class Part:
         state: PyTorch tensors by the names of the family.
         prefix: of these names in the checkpoint, for messages and export.
         fresh: patterns of our paths that may be missing and then start at random.
+        anew: patterns of our paths that start at random, whatever the state holds.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Part:
     state: State
     prefix: str = ""
     fresh: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
 
 
 def assemble(
@@ -82,7 +84,8 @@ def assemble(
     problems = [f"+ {name}" for name in unexpected]
     for part in parts:
         filled, missing, lines = _match(part, abstract)
-        allowed = [path for path in missing if any(re.search(p, path) for p in part.fresh)]
+        random = (*part.fresh, *part.anew)
+        allowed = [path for path in missing if any(re.search(p, path) for p in random)]
         lines += [f"- {part.path}/{path}" for path in missing if path not in allowed]
         found |= {f"{part.path}/{path}": tensor for path, tensor in filled.items()}
         fresh += [f"{part.path}/{path}" for path in allowed]
@@ -106,7 +109,7 @@ def _match(part: Part, abstract: Mapping[str, Any]):
         for path, shape in abstract.items()
         if path.startswith(part.path + "/")
     }
-    return leaves(part.state, inside, part.family, part.config, part.prefix)
+    return leaves(part.state, inside, part.family, part.config, part.prefix, part.anew)
 
 
 def _start(module: SpeechEncoderDecoder, paths: tuple[str, ...], key: Any, dtype: Any):

@@ -1,6 +1,8 @@
 """Configurations: read, cleaned, completed with token ids and generation settings."""
 
 import copy
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,60 @@ def scrub(raw: Any) -> Any:
         for key, value in raw.items()
         if key not in _STEERING and not key.startswith("_attn_implementation")
     }
+
+
+def make_config(part: str, fields: Mapping[str, Any]) -> Any:
+    """Makes the transformers config of one half.
+
+    Args:
+        part: "encoder" or "decoder", for messages.
+        fields: of the config; ``model_type`` says of which kind it is.
+
+    Raises:
+        ConfigError: naming the field that is missing, unknown, or of another type.
+    """
+    kind = fields.get("model_type")
+    if not isinstance(kind, str):
+        raise ConfigError(f"{part}.model_type is missing: name a model type, or a checkpoint.")
+    try:
+        known = AutoConfig.for_model(kind)
+    except ValueError:
+        raise ConfigError(f"{part}.model_type={kind!r} is not known.") from None
+    _check_fields(part, known, fields)
+    try:
+        return AutoConfig.for_model(**scrub(fields))
+    except Exception as error:  # strict dataclasses raise several kinds, all about the fields
+        raise ConfigError(f"{part}: {_reason(error)}") from None
+
+
+def change_config(part: str, hf: Any, changes: Mapping[str, Any]) -> None:
+    """Writes fields into the transformers config of one half; errors as in ``make_config``."""
+    _check_fields(part, hf, changes)
+    for name, value in changes.items():
+        try:
+            setattr(hf, name, value)
+        except Exception as error:  # strict dataclasses raise several kinds, all about the field
+            raise ConfigError(f"{part}_{name}: {_reason(error)}") from None
+
+
+def _check_fields(part: str, hf: Any, names: Iterable[str]) -> None:
+    """Refuses unknown fields, and those of a decoder that transformers takes for the encoder's."""
+    for name in names:
+        if not hasattr(hf, name) and name not in TOKEN_IDS:
+            close = difflib.get_close_matches(name, vars(hf), 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"{part}_{name}: a {hf.model_type} config has no {name!r}{hint}.")
+        meant = hf.attribute_map.get(name, name)
+        if part == "decoder" and meant.startswith("encoder_"):
+            raise ConfigError(
+                f"decoder_{name}: in a {hf.model_type} config it is {meant}; name "
+                f"{meant.replace('encoder', 'decoder')} instead."
+            )
+
+
+def _reason(error: Exception) -> str:
+    """Returns the last line of what a strict dataclass says, where it names field and type."""
+    return str(error).strip().splitlines()[-1].strip()[:300]
 
 
 def join(encoder: Any, decoder: Any, **fields: Any) -> SpeechEncoderDecoderConfig:

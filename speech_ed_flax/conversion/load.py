@@ -1,18 +1,16 @@
-"""Models from checkpoints: one folder, or an encoder's and a decoder's."""
+"""Models from checkpoints: one folder, or two halves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from speech_ed_flax.conversion.assemble import PROJECTION, Part, assemble
 from speech_ed_flax.conversion.config import join, read_config
+from speech_ed_flax.conversion.halves import Half, shorten
 from speech_ed_flax.conversion.names import SPELLINGS, is_tied, rename, select
 from speech_ed_flax.conversion.weights import read_weights
-from speech_ed_flax.errors import CheckpointError, ConfigError
-from speech_ed_flax.family import Family
+from speech_ed_flax.errors import CheckpointError
 from speech_ed_flax.model import SpeechEncoderDecoder, build, family_of
 from speech_ed_flax.types import Params, State
 
@@ -28,12 +26,14 @@ class Loaded:
         module: what it describes.
         params: its parameters.
         fresh: paths of the parameters that no checkpoint held and that started at random.
+        shortened: what of the checkpoints was left out, in words.
     """
 
     config: Any
     module: SpeechEncoderDecoder
     params: Params
     fresh: tuple[str, ...] = ()
+    shortened: tuple[str, ...] = ()
 
 
 def parts_of(
@@ -109,21 +109,17 @@ def untie(hf: Any, state: State) -> None:
         hf.tie_word_embeddings = False
 
 
-def load_pair(
-    encoder: tuple[Path, dict[str, Any]],
-    decoder: tuple[Path, dict[str, Any]],
-    fields: dict[str, Any],
-    padding: str,
-    dtype: Any | None,
-    key: jax.Array,
+def join_halves(
+    encoder: Half, decoder: Half, fields: dict[str, Any], padding: str, dtype: Any | None, key: Any
 ) -> Loaded:
-    """Joins an encoder and a decoder from two checkpoints, or from one.
+    """Joins an encoder and a decoder from two checkpoints, from one, or from none.
 
-    Cross-attention, projection and adapter that no checkpoint holds start at random.
+    Cross-attention, projection and adapter that no checkpoint holds start at random. Of a half
+    whose config has fewer layers or positions than its checkpoint, the first ones are taken.
 
     Args:
-        encoder: its folder, and config fields to override.
-        decoder: its folder, and config fields to override.
+        encoder: one half.
+        decoder: the other.
         fields: of the joint config.
         padding: see ``encoders.wav2vec2``.
         dtype: of the parameters.
@@ -133,30 +129,18 @@ def load_pair(
         CheckpointError: naming the file and the tensors that do not fit.
         ConfigError: naming a setting that is not supported.
     """
-    halves = [_half(part, *given) for part, given in (("encoder", encoder), ("decoder", decoder))]
-    (encoder_config, encoder_state, _), (decoder_config, decoder_state, _) = halves
-    untie(decoder_config, decoder_state)
-    config = join(encoder_config, decoder_config, **fields)
+    untie(decoder.config, decoder.state)
+    config = join(encoder.config, decoder.config, **fields)
     module = build(config, padding)
-    states = {"encoder": encoder_state, "decoder": decoder_state}
-    parts = [
-        replace(part, prefix="", fresh=part.family.fresh)
-        for part in parts_of(module, config, states)
-    ]
-    source = " and ".join(dict.fromkeys(str(source) for *_, source in halves))
-    params, fresh = assemble(module, parts, source, dtype, key)
-    return Loaded(config, module, params, tuple(fresh))
-
-
-def _half(part: str, folder: Path, overrides: dict[str, Any]) -> tuple[Any, State, Path]:
-    """Reads one half: its config with overrides, and its tensors by the names inside the model."""
-    hf = read_config(folder)
-    if hf.model_type == "speech-encoder-decoder":
-        raise CheckpointError(f"{folder}: it holds a joint model already: use from_pretrained.")
-    for name, value in overrides.items():
-        if not hasattr(hf, name):
-            raise ConfigError(f"{part}_{name}: a {hf.model_type} config has no {name!r}.")
-        setattr(hf, name, value)
-    family: Family = family_of(part, hf)
-    state, source = read_weights(folder)
-    return hf, rename(state, (*SPELLINGS, *family.aliases)), source
+    halves = {"encoder": encoder, "decoder": decoder}
+    parts, shortened = [], []
+    for part in parts_of(module, config):
+        half = halves.get(part.path)
+        if half is not None:
+            state, notes = shorten(half.state, part.family, part.config)
+            part = replace(part, prefix="", state=state, anew=half.anew)
+            shortened += [f"{part.path}: {note}" for note in notes]
+        parts.append(replace(part, fresh=part.family.fresh))
+    sources = dict.fromkeys(str(half.source) for half in halves.values() if half.source)
+    params, fresh = assemble(module, parts, " and ".join(sources), dtype, key)
+    return Loaded(config, module, params, tuple(fresh), tuple(shortened))

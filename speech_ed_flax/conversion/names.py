@@ -5,7 +5,7 @@ weight with all its axes reversed; a weight, a scale or an embedding is a weight
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,12 @@ def is_tied(state: State, family: Family, tied: bool) -> bool:
 
 
 def leaves(
-    state: State, abstract: Mapping[str, Any], family: Family, config: Any, prefix: str = ""
+    state: State,
+    abstract: Mapping[str, Any],
+    family: Family,
+    config: Any,
+    prefix: str = "",
+    anew: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """Matches a PyTorch state with the parameters of one part of the model.
 
@@ -108,9 +113,10 @@ def leaves(
         family: the part's family.
         config: the part's frozen config.
         prefix: put before PyTorch names in problems.
+        anew: patterns of our paths whose tensors are left out.
 
     Returns:
-        Our paths with their tensors (views), the paths that the state lacks, and problems as
+        Our paths with their tensors (views), the paths that are left without one, and problems as
         lines: ``+`` unexpected, ``!`` of another shape.
     """
     state = {n: t for n, t in state.items() if not any(re.search(p, n) for p in family.unused)}
@@ -122,6 +128,8 @@ def leaves(
     found, missing, problems = {}, [], []
     for path, shape in abstract.items():
         name = torch_name(path, family.names)
+        if any(re.search(pattern, path) for pattern in anew):
+            state.pop(name, None)
         if name not in state:
             missing.append(path)
             continue

@@ -1,12 +1,17 @@
 """What stands before and after the model: feature settings and tokenizer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from speech_ed_flax.audio.features import Features, from_hf
+from speech_ed_flax.audio.features import (
+    Features,
+    LogMelFeatures,
+    WaveformFeatures,
+    from_hf,
+)
 from speech_ed_flax.conversion.json_object import read_json
 from speech_ed_flax.conversion.save import write_json
 from speech_ed_flax.errors import CheckpointError, ConfigError
@@ -44,7 +49,7 @@ class Processor:
         Raises:
             CheckpointError: if a file is there and cannot be used.
         """
-        return cls(_load_features(encoder), _load_tokenizer(decoder))
+        return cls(load_features(encoder), load_tokenizer(decoder))
 
     def save(self, folder: Path) -> None:
         """Writes what transformers' ``AutoProcessor`` and its parts load."""
@@ -68,7 +73,39 @@ class Processor:
         return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
-def _load_features(folder: Path) -> Features | None:
+def fit_features(features: Features | None, encoder: Any) -> Features:
+    """Returns features of the shape that an encoder hears.
+
+    Args:
+        features: of its checkpoint; None for those of a new encoder.
+        encoder: its frozen config.
+
+    Raises:
+        ConfigError: if a spectrogram of its length is no whole number of seconds.
+    """
+    if len(encoder.input_shape) == 1:
+        # Encoders with a group norm were trained without a mask, the others with one.
+        masked = getattr(encoder, "conv_norm", "group") == "layer"
+        return features or WaveformFeatures(return_attention_mask=masked)
+    mels, frames = encoder.input_shape
+    features = features or LogMelFeatures()
+    if not isinstance(features, LogMelFeatures):
+        raise ConfigError("the encoder hears spectrograms, its feature settings give waveforms.")
+    seconds, rest = divmod(frames * features.hop_length, features.sampling_rate)
+    if rest:
+        raise ConfigError(
+            f"the encoder hears {frames} frames, which are no whole number of seconds: choose a "
+            f"multiple of {features.sampling_rate // features.hop_length}."
+        )
+    return replace(features, feature_size=mels, chunk_length=seconds)
+
+
+def load_features(folder: Path) -> Features | None:
+    """Reads the feature settings of a checkpoint; None if it has none.
+
+    Raises:
+        CheckpointError: if a file is there and cannot be used.
+    """
     for name in ("preprocessor_config.json", "processor_config.json"):
         path = folder / name
         if not path.exists():
@@ -84,7 +121,12 @@ def _load_features(folder: Path) -> Features | None:
     return None
 
 
-def _load_tokenizer(folder: Path) -> Any | None:
+def load_tokenizer(folder: Path) -> Any | None:
+    """Reads the tokenizer in a folder; None if there is none.
+
+    Raises:
+        CheckpointError: if a file is there and cannot be used.
+    """
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         return None
     try:

@@ -15,6 +15,7 @@ from speech_ed_flax.conversion.names import torch_name
 from speech_ed_flax.conversion.replacement import replacing
 from speech_ed_flax.conversion.shards import write_sharded
 from speech_ed_flax.encoders import ENCODERS
+from speech_ed_flax.encoders.whisper import ENCODER_FIELDS
 from speech_ed_flax.model import SpeechEncoderDecoder
 from speech_ed_flax.types import Params, State
 
@@ -23,10 +24,18 @@ SHARD_SIZE = 5_000_000_000
 
 
 def is_whisper(module: SpeechEncoderDecoder, config: Any) -> bool:
-    """Tells whether both halves are of one Whisper, which has a checkpoint layout of its own."""
-    if not (config.encoder.model_type == config.decoder.model_type == "whisper"):
+    """Tells whether the halves can be one Whisper, which has a checkpoint layout of its own."""
+    if module.project or not (config.encoder.model_type == config.decoder.model_type == "whisper"):
         return False
-    return ENCODERS["whisper"].config.from_hf(config.decoder) == module.encoder.config
+    read = ENCODERS["whisper"].config.from_hf
+    return read(type(config.encoder).from_dict(_whole(config))) == read(config.encoder)
+
+
+def _whole(config: Any) -> dict[str, Any]:
+    """Returns the config of the Whisper that hears as one half says and writes as the other."""
+    return config.decoder.to_dict() | {
+        name: getattr(config.encoder, name) for name in ENCODER_FIELDS
+    }
 
 
 def torch_config(module: SpeechEncoderDecoder, params: Params, config: Any) -> dict[str, Any]:
@@ -38,7 +47,7 @@ def torch_config(module: SpeechEncoderDecoder, params: Params, config: Any) -> d
     """
     dtype = str(jnp.result_type(*jax.tree.leaves(params)))
     if is_whisper(module, config):
-        return config.decoder.to_dict() | {
+        return _whole(config) | {
             "architectures": ["WhisperForConditionalGeneration"],
             "dtype": dtype,
             "is_encoder_decoder": True,

@@ -102,6 +102,14 @@ class Wav2Vec2Config:
         """Shape of the shortest input that gives a state, without the batch."""
         return (self.receptive_field,)
 
+    def frames(self, samples: Any) -> Any:
+        """Returns the states of clips of so many samples, integers of any shape."""
+        for size, stride in zip(self.conv_sizes, self.conv_strides, strict=True):
+            samples = np.maximum((samples - size) // stride + 1, 0)
+        for _ in range(self.adapter.layers if self.adapter else 0):
+            samples = (samples - 1) // self.adapter.stride + 1
+        return samples
+
     @classmethod
     def from_hf(cls, hf: Any) -> "Wav2Vec2Config":
         """Reads a ``Wav2Vec2Config`` or ``HubertConfig`` of transformers.

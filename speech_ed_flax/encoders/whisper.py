@@ -72,6 +72,21 @@ class WhisperEncoderConfig:
         )
 
 
+def sinusoids(key: Any, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+    """Returns the positions that a new encoder begins with: sines, then cosines, none random.
+
+    Args:
+        key: not used; initialisers have one.
+        shape: positions and width.
+        dtype: of the result.
+    """
+    del key
+    rows, width = shape
+    rates = 10_000.0 ** -jnp.linspace(0.0, 1.0, width // 2)
+    angles = jnp.arange(rows)[:, None] * rates
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1).astype(dtype)
+
+
 class FrontEnd(nn.Module):
     """Two convolutions, the second of which halves the frames."""
 
@@ -112,12 +127,21 @@ class WhisperEncoder(nn.Module):
         x = features.swapaxes(1, 2)  # [batch, frames, mels]
         x = augment(self, x, None if mask is None else mask.sum(-1), config.augment)
         x = FrontEnd(config.width, name="feature_encoder")(x)
-        x = x + Embed(config.positions, config.width, name="positions")(
-            jnp.arange(config.positions)
+        positions = Embed(
+            config.positions, config.width, embedding_init=sinusoids, name="positions"
         )
+        x = x + positions(jnp.arange(config.positions))
         x = TransformerEncoder(config.layer, config.layers, name="transformer")(x)
         return x, None
 
+
+ENCODER_FIELDS = (
+    *("encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "encoder_layerdrop"),
+    *("num_mel_bins", "max_source_positions", "apply_spec_augment"),
+    *(f"mask_time_{field}" for field in ("prob", "length", "min_masks")),
+    *(f"mask_feature_{field}" for field in ("prob", "length", "min_masks")),
+)
+"""Fields of a ``WhisperConfig`` that its encoder alone reads."""
 
 NAMES = {
     "feature_encoder/first": "conv1",

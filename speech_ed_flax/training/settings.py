@@ -38,12 +38,8 @@ class LossSettings:
     ctc_silent: tuple[int, ...] = ()
 
     def __post_init__(self):
-        _check_range(self, ("label_smoothing", "ctc_weight"), 0, 1)
-        _check_range(self, ("z_loss",), 0, math.inf)
-        if self.ctc_weight and self.ctc_blank is None:
-            raise ConfigError(
-                f"ctc_weight={self.ctc_weight} needs ctc_blank: name a token that is never a label."
-            )
+        check_range(self, ("label_smoothing", "ctc_weight"), 0, 1)
+        check_range(self, ("z_loss",), 0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -95,12 +91,12 @@ class OptimizerSettings:
     state_dtype: str = "float32"
 
     def __post_init__(self):
-        _check_name("optimizer name", self.name, OPTIMIZERS)
-        _check_name("schedule", self.schedule, SCHEDULES)
-        _check_name("state_dtype", self.state_dtype, PRECISIONS)
-        _check_range(self, ("learning_rate", "weight_decay", "epsilon"), 0, math.inf)
-        _check_range(self, ("warmup_steps", "hold_steps", "encoder_frozen_steps"), 0, math.inf)
-        _check_range(self, ("final", "beta1", "beta2"), 0, 1)
+        check_name("optimizer name", self.name, OPTIMIZERS)
+        check_name("schedule", self.schedule, SCHEDULES)
+        check_name("state_dtype", self.state_dtype, PRECISIONS)
+        check_range(self, ("learning_rate", "weight_decay", "epsilon"), 0, math.inf)
+        check_range(self, ("warmup_steps", "hold_steps", "encoder_frozen_steps"), 0, math.inf)
+        check_range(self, ("final", "beta1", "beta2"), 0, 1)
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"clip={self.clip} must be positive: use None for no clipping.")
         if self.name == "adafactor" and self.state_dtype != "float32":
@@ -139,6 +135,7 @@ class StepSettings:
             the arithmetic of norms and softmax, scores and the loss are float32 in either.
         dropout: whether dropout and layer drop are on, at the rates of the model's config.
         augment: whether SpecAugment is on, as the model's config has it.
+        average: decay of the moving average of the parameters; None for no average.
 
     Raises:
         ConfigError: naming the setting that is not known or out of range.
@@ -152,18 +149,26 @@ class StepSettings:
     precision: str = "float32"
     dropout: bool = True
     augment: bool = True
+    average: float | None = None
 
     def __post_init__(self):
-        _check_name("precision", self.precision, PRECISIONS)
-        _check_range(self, ("accumulate",), 1, math.inf)
+        check_name("precision", self.precision, PRECISIONS)
+        check_range(self, ("accumulate",), 1, math.inf)
+        if self.loss.ctc_weight and self.loss.ctc_blank is None:
+            raise ConfigError(
+                f"ctc_weight={self.loss.ctc_weight} needs ctc_blank: name a token that is never a "
+                "label."
+            )
 
 
-def _check_name(what: str, found: str, known: tuple[str, ...]) -> None:
+def check_name(what: str, found: str, known: tuple[str, ...]) -> None:
+    """Raises ConfigError if ``found`` is none of the ``known`` names."""
     if found not in known:
         raise ConfigError(f"{what}={found!r} is not known: use one of {', '.join(known)}.")
 
 
-def _check_range(settings: Any, names: tuple[str, ...], least: int, most: float | int) -> None:
+def check_range(settings: Any, names: tuple[str, ...], least: int, most: float | int) -> None:
+    """Raises ConfigError naming the first of some fields that is out of range."""
     for name in names:
         value = getattr(settings, name)
         if not least <= value <= most:

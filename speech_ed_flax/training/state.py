@@ -24,6 +24,7 @@ class TrainState:
         key: random key that never changes.
         params: float32 parameters of the model and, beside them, of the CTC head.
         optimizer: state of the optimizer.
+        average: moving average of ``params``, by which the model is judged; None without one.
     """
 
     step: Any
@@ -31,6 +32,7 @@ class TrainState:
     key: Any
     params: Any
     optimizer: Any
+    average: Any = None
 
     @property
     def updates(self) -> Any:
@@ -61,9 +63,11 @@ def create(
         trained[CTC_HEAD] = ctc_head(head_key, shape.width, shape.vocab)
     zero = jnp.zeros((), jnp.int32)
     fresh = optimizer(settings.optimizer).init(trained)
-    return TrainState(zero, jnp.copy(zero), key, trained, fresh)
+    average = None if settings.average is None else jax.tree.map(jnp.copy, trained)
+    return TrainState(zero, jnp.copy(zero), key, trained, fresh, average)
 
 
 def exported(state: TrainState) -> dict[str, Any]:
-    """Returns the parameters of the model alone, as a checkpoint holds them."""
-    return {name: tree for name, tree in state.params.items() if name != CTC_HEAD}
+    """Returns the parameters of the model alone, averaged if the training averages them."""
+    params = state.params if state.average is None else state.average
+    return {name: tree for name, tree in params.items() if name != CTC_HEAD}

@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.labels import shift_tokens_right
@@ -16,8 +17,14 @@ from speech_ed_flax.training.loss import CTC_HEAD, Sums, ctc_sum, loss_sums
 from speech_ed_flax.training.optimizer import optimizer, stop_frozen
 from speech_ed_flax.training.schedule import schedule
 from speech_ed_flax.training.settings import StepSettings
+from speech_ed_flax.training.sharding import (
+    abstract_state,
+    batch_sharding,
+    check_rows,
+    state_sharding,
+)
 from speech_ed_flax.training.state import TrainState
-from speech_ed_flax.types import Params, PRNGKeyArray
+from speech_ed_flax.types import Array, Bool, Params, PRNGKeyArray
 
 
 @flax.struct.dataclass
@@ -62,13 +69,28 @@ class Metrics:
 
 
 def make_train_step(
-    module: SpeechEncoderDecoder, settings: StepSettings
+    module: SpeechEncoderDecoder, settings: StepSettings, mesh: Mesh | None = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns ``train_step(state, batch) -> (state, metrics)``, compiled once per shape of batch.
 
-    The memory of the state that it is given is reused for the one that it returns.
+    The memory of the state that it is given is reused for the one that it returns. On a mesh it
+    takes what ``sharding.create_on`` and ``sharding.place_batch`` return.
     """
-    return jax.jit(partial(update, module, settings), donate_argnums=0)
+    if mesh is None:
+        return jax.jit(partial(update, module, settings), donate_argnums=0)
+
+    def checked(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        check_rows(mesh, len(batch.labels), settings.accumulate)
+        return update(module, settings, state, batch)
+
+    state = state_sharding(mesh, abstract_state(module, settings))
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(
+        checked,
+        in_shardings=(state, batch_sharding(mesh)),
+        out_shardings=(state, whole),
+        donate_argnums=0,
+    )
 
 
 def update(
@@ -99,7 +121,19 @@ def update(
         skipped=~usable,
     )
     skipped = state.skipped + ~usable
-    return TrainState(state.step + 1, skipped, state.key, params, moments), metrics
+    average = _averaged(settings, state, params, usable)
+    return TrainState(state.step + 1, skipped, state.key, params, moments, average), metrics
+
+
+def _averaged(
+    settings: StepSettings, state: TrainState, params: Params, usable: Bool[Array, ""]
+) -> Params | None:
+    """Returns the moving average after a step; it forgets its random beginning sooner."""
+    if settings.average is None:
+        return None
+    begun = state.updates.astype(jnp.float32)
+    kept = jnp.where(usable, jnp.minimum(settings.average, (1 + begun) / (10 + begun)), 1.0)
+    return jax.tree.map(lambda old, new: new + kept * (old - new), state.average, params)
 
 
 def _accumulate(

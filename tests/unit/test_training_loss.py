@@ -7,7 +7,7 @@ import pytest
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.training.loss import ctc_head, ctc_sum, loss_sums
-from speech_ed_flax.training.settings import LossSettings
+from speech_ed_flax.training.settings import LossSettings, StepSettings
 
 NUMBERS = np.random.default_rng(0)
 LOGITS = jnp.asarray(NUMBERS.standard_normal((3, 5, 11)), jnp.float32)
@@ -93,9 +93,13 @@ def test_the_weight_of_ctc_is_its_share_of_the_loss():
     [
         ({"label_smoothing": 1.5}, "label_smoothing=1.5"),
         ({"ctc_weight": -0.1, "ctc_blank": 0}, "ctc_weight=-0.1"),
-        ({"ctc_weight": 0.3}, "ctc_blank"),
     ],
 )
 def test_a_loss_that_makes_no_sense_is_refused(fields, named):
     with pytest.raises(ConfigError, match=named):
         LossSettings(**fields)
+
+
+def test_a_share_of_ctc_without_a_blank_is_refused():
+    with pytest.raises(ConfigError, match="ctc_blank"):
+        StepSettings(0, 1, LossSettings(ctc_weight=0.3))

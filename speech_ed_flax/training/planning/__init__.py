@@ -1,0 +1,1 @@
+"""Planning a training: its programs compiled for devices that need not be there, and their costs."""
