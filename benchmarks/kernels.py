@@ -21,7 +21,7 @@ from jax import lax
 
 from speech_ed_flax.generation.ranking import largest
 from speech_ed_flax.layers import attend, linear
-from speech_ed_flax.layers.convolution import convolve
+from speech_ed_flax.layers.convolve import convolve
 from speech_ed_flax.layers.feed_forward import exact_gelu
 from speech_ed_flax.memory import keep_memory
 

@@ -16,11 +16,16 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from speech_ed_flax.commands.checkpoint import checkpoint
 from speech_ed_flax.commands.convert import convert
+from speech_ed_flax.commands.create import create
 from speech_ed_flax.commands.doctor import doctor, versions
+from speech_ed_flax.commands.evaluate import evaluate
 from speech_ed_flax.commands.inspect import inspect
 from speech_ed_flax.commands.outcome import Outcome, UsageError, VerificationError
+from speech_ed_flax.commands.prepare import prepare
 from speech_ed_flax.commands.train import train
+from speech_ed_flax.commands.train_tokenizer import train_tokenizer
 from speech_ed_flax.commands.transcribe import transcribe
 from speech_ed_flax.errors import SpeechError
 
@@ -36,7 +41,19 @@ app = App(
     result_action="return_value",
 )
 app.meta.suppress_keyboard_interrupt = False  # the one setting that it does not take over
-for _command in (transcribe, train, convert, inspect, doctor):
+_COMMANDS = (
+    transcribe,
+    evaluate,
+    prepare,
+    train_tokenizer,
+    create,
+    train,
+    checkpoint,
+    convert,
+    inspect,
+    doctor,
+)
+for _command in _COMMANDS:
     app.command(_command)
 
 _OUTCOMES = {UsageError: Outcome.USAGE_ERROR, VerificationError: Outcome.MISMATCH}

@@ -1,5 +1,4 @@
-"""New models of two halves, each from a checkpoint or from a config alone, and perhaps with a new
-vocabulary."""
+"""New models of two halves, each from a checkpoint or a config, for a vocabulary old or new."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,9 +81,7 @@ def create(
     is_new = tokenizer is not None and not _same_vocabulary(tokenizer, own)
     writer = _decoder(folders[1], writing, tokenizer if is_new else None)
     hearer = (
-        read_half("encoder", folders[0], hearing)
-        if folders[0]
-        else random_half("encoder", hearing)
+        read_half("encoder", folders[0], hearing) if folders[0] else random_half("encoder", hearing)
     )
     loaded = join_halves(hearer, writer, {}, padding, dtype, jax.random.key(seed))
     generation = _generation(loaded, folders[1] if not is_new else None)
@@ -141,7 +138,9 @@ def _vocabulary(tokenizer: Any) -> dict[str, Any]:
     end = tokenizer.eos_token_id
     end = tokenizer.sep_token_id if end is None else end
     pad = tokenizer.pad_token_id
-    ids = dict(zip(TOKEN_IDS, (end if pad is None else pad, start, end), strict=True))
+    ids: dict[str, Any] = dict(
+        zip(TOKEN_IDS, (end if pad is None else pad, start, end), strict=True)
+    )
     require(ids)
     return {"vocab_size": _size(tokenizer), "bos_token_id": start} | ids
 

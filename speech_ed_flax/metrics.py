@@ -87,7 +87,8 @@ def score(
         seed: of the bootstrap.
 
     Raises:
-        SpeechError: naming a metric or normalizer that is not known, or a library that is missing.
+        SpeechError: naming a metric or normalizer that is not known, or a library that is missing;
+            or there is no utterance.
         ValueError: there are not as many hypotheses as references.
     """
     clean = normalize(normalizer)
@@ -197,10 +198,10 @@ def _score(name: str, pairs: Pairs, bootstrap: int, seed: int) -> Score:
     if name not in _COUNTERS:
         raise SpeechError(f"metric {name!r} is not known: use some of {', '.join(_COUNTERS)}.")
     if not pairs:
-        return Score(0.0)
+        raise SpeechError("there is nothing to score: no utterance was recognised.")
     counts, evaluate, signature = _COUNTERS[name](pairs)
     total = counts.sum(0)
-    named = None
+    named: dict[str, int] | None = None
     if name in LOWER_IS_BETTER:
         named = dict(zip(_ERRORS, map(int, total), strict=True))
     low, high = _interval(counts, evaluate, bootstrap, seed)

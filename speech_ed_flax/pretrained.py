@@ -32,8 +32,8 @@ from speech_ed_flax.conversion.config import (
     resolve_generation,
     sort_fields,
 )
-from speech_ed_flax.conversion.hub import read_json, resolve
 from speech_ed_flax.conversion.halves import read_half
+from speech_ed_flax.conversion.hub import read_json, resolve
 from speech_ed_flax.conversion.load import Loaded, join_halves, load
 from speech_ed_flax.conversion.processor import Processor, fit_features
 from speech_ed_flax.conversion.save import SHARD_SIZE, save_weights, write_json

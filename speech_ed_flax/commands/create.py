@@ -30,11 +30,12 @@ def create(
 ) -> int:
     """Make a model of a speech encoder and a text decoder, to be trained.
 
-    Each half is the folder or Hub name of a checkpoint, whose weights it takes, or a
-    .json or .yaml file with a config of transformers, for random weights. With fewer
-    layers or positions than its checkpoint a half gets the first of them:
-    --encoder-config max_source_positions=400 makes a Whisper that hears 8 s.
-    The folder appears only when it is complete. Ends with 4 if a half is unusable.
+    Each half is the folder or Hub name of a checkpoint, whose weights it takes,
+    or a .json or .yaml file with a config of transformers, for random weights.
+    With fewer layers or positions than its checkpoint a half gets the first of
+    them: --encoder-config max_source_positions=400 makes a Whisper hear 8 s.
+    The folder appears only when it is complete and reads back the same. Ends
+    with 4 if a half is unusable.
 
     Args:
         destination: Folder to write.
@@ -78,12 +79,12 @@ def _half(given: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
+    import yaml
+
     from speech_ed_flax.conversion.json_object import read_json
-    from speech_ed_flax.data.extras import require
 
     if path.suffix == ".json":
         return read_json(path)
-    yaml: Any = require("yaml", "train")
     try:
         return yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -120,7 +121,8 @@ def _summary(model: Any, halves: tuple[Mapping[str, Any], Mapping[str, Any]]) ->
     """Yields what each part is made of, and what of it is new."""
     from flax.traverse_util import flatten_dict
 
-    sizes = {path: leaf.size for path, leaf in flatten_dict(model.params, sep="/").items()}
+    leaves: dict[str, Any] = flatten_dict(model.params, sep="/")
+    sizes = {path: leaf.size for path, leaf in leaves.items()}
     for part, half in zip(("encoder", "decoder", "projection"), (*halves, {}), strict=True):
         inside = {path: size for path, size in sizes.items() if path.startswith(f"{part}/")}
         if not inside:

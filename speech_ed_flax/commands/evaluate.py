@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from speech_ed_flax.commands.outcome import UsageError
 from speech_ed_flax.commands.progress import Tally, progress_bar
 from speech_ed_flax.commands.transcribe import Recognition, load_recogniser
 from speech_ed_flax.commands.utterances import Utterance, find_utterances
@@ -53,10 +54,16 @@ def evaluate(
         local_files_only: Stay off the network.
         recognition: How speech becomes text.
     """
+    if recognition.allow_truncated:
+        raise UsageError(
+            "--allow-truncated: a text is not that of half its recording; leave it out."
+        )
     tally = Tally()
     recogniser = load_recogniser(model, recognition, local_files_only)
     utterances = list(_utterances(manifests, recogniser, tally))
     predictions = _recognise(recogniser, utterances, recognition, tally, not quiet)
+    if not predictions:
+        return tally.outcome()
     settings = {"normalizer": normalizer, "bootstrap": bootstrap}
     report = {"model": model, "data": list(map(str, manifests)), "failed": tally.failed}
     report |= {"seconds": round(tally.seconds, 3), "rtfx": round(tally.speed(), 3)}
@@ -103,13 +110,13 @@ def _recognise(
     transcripts = model.transcripts(
         sources(), batch_size=recognition.batch_size, **recognition.settings()
     )
-    texts: list[str] = []
+    predictions: list[tuple[Utterance, str]] = []
     with progress_bar(len(utterances), shown) as advance:
-        for transcript in transcripts:
-            texts.append(transcript.text)
+        for number, transcript in enumerate(transcripts):
+            predictions.append((heard[number], transcript.text))
             tally.succeed(transcript.duration)
             advance()
-    return list(zip(heard, texts, strict=True))
+    return predictions
 
 
 def _scores(

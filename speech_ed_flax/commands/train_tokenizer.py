@@ -1,5 +1,6 @@
 """The command ``train-tokenizer``: transcripts in, a vocabulary out."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -18,9 +19,9 @@ def train_tokenizer(
 ) -> int:
     """Make a tokenizer of the texts of manifests: MANIFEST... OUT.
 
-    Manifests are .jsonl, .tsv or .csv files, folders that prepare wrote, and .txt files
-    with a text on each line. Rows that cannot be used are left out, and counted.
-    The same texts make the same tokenizer.
+    Manifests are .jsonl, .tsv or .csv files, folders that prepare wrote, or .txt
+    files with a text on each line. Rows that cannot be used are left out and
+    counted. The same texts make the same tokenizer.
 
     Args:
         paths: Manifests, and last the folder to write.
@@ -58,5 +59,6 @@ def _texts(path: Path) -> Iterator[str]:
         return
     found = find_utterances(path)
     if found.faults:
-        print(f"{path}: {len(found.faults)} rows left out, the first: {found.faults[0]}")
+        left_out = f"{len(found.faults)} rows left out, the first: {found.faults[0]}"
+        print(f"warning: {path}: {left_out}", file=sys.stderr)
     yield from (utterance.text for utterance in found.utterances)

@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def change_config(part: str, hf: Any, changes: Mapping[str, Any]) -> None:
             raise ConfigError(f"{part}_{name}: {_reason(error)}") from None
 
 
-def _check_fields(part: str, hf: Any, names: Iterable[str]) -> None:
+def _check_fields(part: str, hf: Any, names: Collection[str]) -> None:
     """Refuses unknown fields, and those of a decoder that transformers takes for the encoder's."""
     for name in names:
         if not hasattr(hf, name) and name not in TOKEN_IDS:
@@ -100,10 +100,10 @@ def _check_fields(part: str, hf: Any, names: Iterable[str]) -> None:
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ConfigError(f"{part}_{name}: a {hf.model_type} config has no {name!r}{hint}.")
         meant = hf.attribute_map.get(name, name)
-        if part == "decoder" and meant.startswith("encoder_"):
+        right = meant.replace("encoder", "decoder")
+        if part == "decoder" and name != meant != right and right not in names:
             raise ConfigError(
-                f"decoder_{name}: in a {hf.model_type} config it is {meant}; name "
-                f"{meant.replace('encoder', 'decoder')} instead."
+                f"decoder_{name}: in a {hf.model_type} config it is {meant}; name {right} instead."
             )
 
 

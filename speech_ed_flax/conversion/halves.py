@@ -9,7 +9,7 @@ from typing import Any
 from speech_ed_flax.conversion.config import change_config, make_config, read_config
 from speech_ed_flax.conversion.names import SPELLINGS, rename, torch_name
 from speech_ed_flax.conversion.weights import read_weights
-from speech_ed_flax.errors import CheckpointError
+from speech_ed_flax.errors import CheckpointError, ConfigError
 from speech_ed_flax.family import Family
 from speech_ed_flax.model import family_of
 from speech_ed_flax.types import State
@@ -76,32 +76,41 @@ def random_half(part: str, fields: Mapping[str, Any]) -> Half:
     return Half(hf, {}, EVERYTHING)
 
 
-def shorten(state: State, family: Family, config: Any) -> tuple[State, list[str]]:
+def shorten(part: str, state: State, family: Family, config: Any) -> tuple[State, list[str]]:
     """Returns the first layers and positions of a checkpoint, where the config has fewer.
 
     Whisper's sinusoids do not depend on how many there are, and what is learned of a position
     hardly does: a model that hears 8 s begins as one that heard 30 s.
 
     Args:
+        part: "encoder" or "decoder", for messages.
         state: tensors by the names inside a joint model.
         family: of the half.
         config: its frozen config.
 
     Returns:
         The tensors that are left, and what was done, in words.
+
+    Raises:
+        ConfigError: the config has more layers.
     """
     state, notes = dict(state), []
     inside = next(name for path, name in family.names.items() if "layers_{}/self_" in path)
     numbered = re.compile(rf"^{re.escape(inside.partition('{}')[0])}(\d+)\.")
     layers = {name: int(match[1]) for name in state if (match := numbered.match(name))}
-    if layers and max(layers.values()) >= config.layers:
-        notes.append(f"the first {config.layers} of {max(layers.values()) + 1} layers")
+    depth = max(layers.values(), default=config.layers - 1) + 1
+    if depth < config.layers:
+        raise ConfigError(
+            f"{part}: the config asks for {config.layers} layers, the checkpoint has {depth}."
+        )
+    if depth > config.layers:
+        notes.append(f"{part}: the first {config.layers} of {depth} layers")
         state = {n: t for n, t in state.items() if layers.get(n, 0) < config.layers}
     if hasattr(config, "positions"):
         name = torch_name("positions/embedding", family.names)
         rows = config.positions + getattr(config, "position_offset", 0)
         if name in state and len(state[name]) > rows:
             kept, known = config.positions, config.positions + len(state[name]) - rows
-            notes.append(f"the first {kept} of {known} positions")
+            notes.append(f"{part}: the first {kept} of {known} positions")
             state[name] = state[name][:rows]
     return state, notes

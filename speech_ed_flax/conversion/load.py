@@ -137,9 +137,9 @@ def join_halves(
     for part in parts_of(module, config):
         half = halves.get(part.path)
         if half is not None:
-            state, notes = shorten(half.state, part.family, part.config)
+            state, notes = shorten(part.path, half.state, part.family, part.config)
             part = replace(part, prefix="", state=state, anew=half.anew)
-            shortened += [f"{part.path}: {note}" for note in notes]
+            shortened += notes
         parts.append(replace(part, fresh=part.family.fresh))
     sources = dict.fromkeys(str(half.source) for half in halves.values() if half.source)
     params, fresh = assemble(module, parts, " and ".join(sources), dtype, key)

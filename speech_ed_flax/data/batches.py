@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class PlannedBatch:
     epoch: int = 0
 
 
+@runtime_checkable
 class Plan(Protocol):
     """What a loader needs of a plan: batches by number, and how many there are."""
 
@@ -69,9 +70,9 @@ class Epoch:
 class BatchPlan:
     """The batches of a training, without end.
 
-    Every epoch draws a speed for each row, shuffles the rows, deals them to the shapes, and shuffles
-    the batches. The last batch of a shape is filled up with empty rows: each row is in an epoch
-    exactly once.
+    Every epoch draws a speed for each row, shuffles the rows, deals them to the shapes, and
+    shuffles the batches. The last batch of a shape is filled up with empty rows: each row is in an
+    epoch exactly once.
 
     Attributes:
         selection: the rows and their lengths.
@@ -106,7 +107,9 @@ class BatchPlan:
         epoch, at = self.epoch(number), step - self._starts[number]
         rows, shape = epoch.rows[at], self.shapes[epoch.buckets[at]]
         speeds = np.take(self.selection.speeds, epoch.choices[rows])
-        return _filled(shape, rows, speeds, self.selection.samples[rows, epoch.choices[rows]], number)
+        return _filled(
+            shape, rows, speeds, self.selection.samples[rows, epoch.choices[rows]], number
+        )
 
     def first_step(self, epoch: int) -> int:
         """Returns the number of an epoch's first step; epochs differ a little in their length."""
@@ -168,8 +171,9 @@ class BatchPlan:
     def _batches_of(self, epoch: int) -> int:
         _, choices = self._draw(epoch)
         buckets = self._buckets_of_speeds[self._kept, choices[self._kept]]
-        counts = np.bincount(buckets, minlength=len(self.shapes))
-        return int(sum(-(-counts // [shape.rows for shape in self.shapes])))
+        counts = np.bincount(buckets, minlength=len(self.shapes)).tolist()
+        batches = sum(-(-count // shape.rows) for count, shape in zip(counts, self.shapes, strict=True))
+        return batches - len(_moves(counts, self.shapes))
 
     @cached_property
     def _epochs(self) -> Any:
@@ -231,14 +235,47 @@ def _deal(
     order: np.ndarray, buckets: np.ndarray, shapes: Sequence[Shape]
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Deals rows to batches of their shapes, in order; only the last batch of a shape is short."""
+    members = [order[buckets == bucket] for bucket in range(len(shapes))]
+    moves = _moves([len(rows) for rows in members], shapes)
+    for bucket, longer in moves:
+        rest = len(members[bucket]) % shapes[bucket].rows
+        members[longer] = np.concatenate([members[longer], members[bucket][-rest:]])
+        members[bucket] = members[bucket][:-rest]
     rows: list[np.ndarray] = []
     of_batches: list[int] = []
     for bucket, shape in enumerate(shapes):
-        members = order[buckets == bucket]
-        batches = [members[at : at + shape.rows] for at in range(0, len(members), shape.rows)]
+        mine = members[bucket]
+        batches = [mine[at : at + shape.rows] for at in range(0, len(mine), shape.rows)]
         rows += batches
         of_batches += [bucket] * len(batches)
     return rows, np.array(of_batches, np.int64)
+
+
+def _moves(counts: Sequence[int], shapes: Sequence[Shape]) -> list[tuple[int, int]]:
+    """Returns the moves, in order, by which short batches vanish.
+
+    All batches cost about the same, however few of their rows are real. So the rows that do not
+    fill a batch of their shape move to a longer shape, if its own short batch has room for all.
+
+    Args:
+        counts: rows of each shape.
+        shapes: shortest first.
+
+    Returns:
+        Pairs of a shape and the longer one to which its last rows go.
+    """
+    rest = [count % shape.rows for count, shape in zip(counts, shapes, strict=True)]
+    moves = []
+    for bucket, shape in enumerate(shapes):
+        for longer in range(bucket + 1, len(shapes)):
+            room = shapes[longer].rows - rest[longer]
+            if rest[bucket] and rest[longer] and rest[bucket] <= room:
+                if shapes[longer].labels < shape.labels:
+                    continue
+                moves.append((bucket, longer))
+                rest[longer] = (rest[longer] + rest[bucket]) % shapes[longer].rows
+                rest[bucket] = 0
+    return moves
 
 
 def _filled(

@@ -46,9 +46,9 @@ class Budget:
     sample_multiple: int = 1_600
     label_multiple: int = 8
 
-    def rows_of(self, samples: int | np.ndarray) -> np.ndarray:
+    def rows_of(self, samples: np.ndarray) -> np.ndarray:
         """Returns how many rows of so many samples fit, a multiple of ``multiple``; 0 if none."""
-        rows = self.samples // np.asarray(samples)
+        rows = self.samples // samples
         if self.rows is not None:
             rows = np.minimum(rows, self.rows)
         return rows // self.multiple * self.multiple
@@ -98,11 +98,11 @@ def single_shape(samples: int, labels: np.ndarray, budget: Budget) -> tuple[Shap
     Raises:
         ConfigError: the budget does not hold ``multiple`` rows.
     """
-    rows = int(budget.rows_of(samples))
+    rows = int(budget.rows_of(np.array([samples]))[0])
     if rows == 0:
         raise ConfigError(_too_small(budget, samples))
-    width = _round_up(np.maximum(labels.max(), 1), budget.label_multiple)
-    return (Shape(samples, int(width), rows),)
+    width = _round_up(np.maximum(labels.max(keepdims=True), 1), budget.label_multiple)
+    return (Shape(samples, int(width[0]), rows),)
 
 
 def assign(samples: np.ndarray, labels: np.ndarray, shapes: Sequence[Shape]) -> np.ndarray:

@@ -7,8 +7,8 @@ import soundfile
 
 from speech_ed_flax.audio.errors import AudioTruncatedError
 from speech_ed_flax.audio.files import read_audio
-from speech_ed_flax.data.columns import Row
 from speech_ed_flax.data.errors import DataError
+from speech_ed_flax.data.rows import Audio, Row
 from speech_ed_flax.data.span import Span
 
 _SLACK = 0.1  # seconds by which a row may say less or more than there is
@@ -21,17 +21,21 @@ class ClipReader:
 
     def __init__(self, rate: int):
         self.rate = rate
-        self._audio: str | bytes | Span | None = None
+        self._audio: Audio | None = None
         self._sound = np.empty(0, np.float32)
 
-    def read(self, row: Row) -> np.ndarray:
+    def read(self, row: Row, max_seconds: float | int | None = None) -> np.ndarray:
         """Returns float32 ``[samples]`` at ``rate``.
 
+        Args:
+            row: where the sound is.
+            max_seconds: longer files are refused, of which the row is all.
+
         Raises:
-            AudioError: the file cannot be decoded, or ends before the row does.
+            AudioError: the file cannot be decoded, is too long, or ends before the row does.
             DataError: the row says another duration than the file has.
         """
-        whole = self._read_file(row)
+        whole = self._read_file(row, max_seconds)
         seconds = len(whole) / self.rate
         if row.offset is None:
             if row.duration is not None and abs(row.duration - seconds) > _slack(seconds):
@@ -48,9 +52,9 @@ class ClipReader:
             )
         return whole[round(row.offset * self.rate) : round(end * self.rate)]
 
-    def _read_file(self, row: Row) -> np.ndarray:
+    def _read_file(self, row: Row, max_seconds: float | int | None) -> np.ndarray:
         if row.offset is None:
-            return read_audio(_source(row.audio), self.rate)
+            return read_audio(_source(row.audio), self.rate, max_seconds=max_seconds)
         if row.audio != self._audio:
             self._sound = read_audio(_source(row.audio), self.rate)
             self._audio = row.audio
@@ -77,14 +81,14 @@ def measure(row: Row, rate: int) -> int:
     return len(read_audio(source, rate))
 
 
-def name_of(audio: str | bytes | Span) -> str:
+def name_of(audio: Audio) -> str:
     """Returns what sound is called in messages and tables."""
     if isinstance(audio, Span):
         return audio.name
     return "<bytes>" if isinstance(audio, bytes) else audio
 
 
-def _source(audio: str | bytes | Span) -> str | bytes:
+def _source(audio: Audio) -> str | bytes:
     return audio.read() if isinstance(audio, Span) else audio
 
 

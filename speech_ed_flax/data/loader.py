@@ -1,7 +1,9 @@
 """Loads the batches of a plan ahead of their use, in processes or in a thread."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -11,11 +13,12 @@ import numpy as np
 from speech_ed_flax.audio.features import Features
 from speech_ed_flax.data.batches import EMPTY, Plan
 from speech_ed_flax.data.buckets import Shape
+from speech_ed_flax.data.errors import DataError
 from speech_ed_flax.data.extras import require
 from speech_ed_flax.data.labels import Labels
 from speech_ed_flax.data.speed import change_speed
 from speech_ed_flax.data.store import Store
-from speech_ed_flax.data.worker import settle_worker, starting_workers
+from speech_ed_flax.data.worker import WORKER_DIED, start_worker
 from speech_ed_flax.errors import ConfigError
 
 
@@ -94,7 +97,7 @@ class Loader:
         features: Features,
         plan: Plan,
         start: int = 0,
-        part: Part = Part(),  # noqa: B008
+        part: Part = Part(),
         workers: int = 1,
         prefetch: int = 2,
     ):
@@ -120,8 +123,14 @@ class Loader:
             )
         self._store, self._labels, self._plan, self._part = store, labels, plan, part
         self._step = start
+        grain: Any = require("grain", "train")
         source = _Inputs(store, features, plan, start, part)
-        self._batches = _load_ahead(source, workers, prefetch)
+        self._crew = _Crew(source, workers)
+        lanes = max(1, workers)
+        ahead = grain.ReadOptions(num_threads=lanes, prefetch_buffer_size=lanes * prefetch)
+        steps = grain.MapDataset.source(range(len(source))).map(self._crew.load)
+        self._batches = iter(steps.to_iter_dataset(ahead))
+        self._batches.start_prefetch()
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self
@@ -141,6 +150,7 @@ class Loader:
         planned = self._plan[self._step]
         shape, seconds = planned.shape, float(planned.samples.sum()) / self._store.rate
         rows = planned.rows[self._part.of(shape.rows)]
+        numbers: list[int] = rows.tolist()
         self._step += 1
         return LoadedBatch(
             step=self._step - 1,
@@ -150,7 +160,7 @@ class Loader:
             mask=loaded["mask"],
             labels=self._labels.padded(rows, shape.labels),
             rows=rows,
-            ids=tuple(self._store.ids[row] if row != EMPTY else "" for row in rows.tolist()),
+            ids=tuple(self._store.ids[row] if row != EMPTY else "" for row in numbers),
             seconds=seconds,
             padding=1 - seconds * self._store.rate / (shape.rows * shape.samples),
             waited=waited,
@@ -158,6 +168,8 @@ class Loader:
 
     def close(self) -> None:
         """Ends the workers; no batch can be asked for after this."""
+        self._step = len(self._plan)
+        self._crew.close()
         self._batches.close()
 
     def __enter__(self) -> "Loader":
@@ -176,14 +188,15 @@ class _Inputs:
     """The inputs of batches from ``start`` on, by number; it travels to the workers."""
 
     def __init__(self, store: Store, features: Features, plan: Plan, start: int, part: Part):
-        self._store, self._features = _without_texts(store), features
+        # Texts stay behind: no worker needs them.
+        self._store, self._features = dataclasses.replace(store, texts=(), languages=()), features
         self._plan, self._start, self._part = plan, start, part
 
     def __len__(self) -> int:
         return max(0, len(self._plan) - self._start)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        planned = self._plan[self._start + int(index)]
+        planned = self._plan[self._start + index]
         here = self._part.of(planned.shape.rows)
         rows = zip(planned.rows[here].tolist(), planned.speeds[here].tolist(), strict=True)
         clips = [self._clip(row, speed) for row, speed in rows]
@@ -196,24 +209,39 @@ class _Inputs:
         return change_speed(self._store.samples(row), speed)
 
 
-def _without_texts(store: Store) -> Store:
-    """Returns a store without what no worker needs, and much of which would travel to each."""
-    nothing = [""] * 0
-    return Store(store.ids, nothing, nothing, store.lengths, store.rate, store.reader, store.name)
+class _Crew:
+    """Loads batches in processes of its own: those of grain's ``mp_prefetch`` import JAX."""
+
+    def __init__(self, source: _Inputs, workers: int):
+        self._source = source
+        self._pools = [start_worker(_take, source) for _ in range(workers)]
+
+    def load(self, index: int) -> dict[str, np.ndarray]:
+        """Returns the inputs of a batch; called by several threads at once."""
+        if not self._pools:
+            return self._source[int(index)]
+        try:
+            return self._pools[index % len(self._pools)].submit(_load, int(index)).result()
+        except BrokenProcessPool as error:
+            raise DataError(WORKER_DIED) from error
+
+    def close(self) -> None:
+        """Ends the processes, each after the batch that it is at."""
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown()
 
 
-def _load_ahead(source: _Inputs, workers: int, prefetch: int) -> Any:
-    """Returns grain's iterator over a source; it has begun to load."""
-    grain: Any = require("grain", "train")
-    absl: Any = require("absl.flags", "train")
-    if not absl.FLAGS.is_parsed():
-        absl.FLAGS.mark_as_parsed()  # workers read grain's flags, which only absl programs parse
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
-    batches = grain.MapDataset.source(source).to_iter_dataset(options)
-    if workers:
-        processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=prefetch)
-        batches = batches.mp_prefetch(processes, worker_init_fn=settle_worker)
-    with starting_workers():
-        iterator = iter(batches)
-        iterator.start_prefetch()
-    return iterator
+_source: _Inputs | None = None
+"""What this process loads from, if it is a worker."""
+
+
+def _take(source: _Inputs) -> None:
+    global _source
+    _source = source
+
+
+def _load(index: int) -> dict[str, np.ndarray]:
+    assert _source is not None
+    return _source[index]

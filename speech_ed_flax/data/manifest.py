@@ -11,31 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speech_ed_flax.data.columns import Row, column, row_of
 from speech_ed_flax.data.errors import DataError
+from speech_ed_flax.data.rows import Fault, Row, column, read_row
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".csv")
 """Of manifests; both kinds of JSON hold one object a line."""
 
-
-@dataclass(frozen=True)
-class Fault:
-    """A row that cannot be used.
-
-    Attributes:
-        source: file that it is in.
-        line: its number there, from 1; of an archive, the number of the sample.
-        reason: what is wrong with it.
-        id: its name, as far as it has one.
-    """
-
-    source: str
-    line: int
-    reason: str
-    id: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.source}, line {self.line}: {self.reason}"
+_Line = tuple[int, Mapping[str, Any] | str]
+"""Number of a line, and its columns or what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +31,19 @@ class Manifest:
 
 def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Manifest:
     """Reads a manifest; see ``scan_manifest``."""
-    entries = [entry for _, entry in scan_manifest(path, audio_root)]
+    entries = list(scan_manifest(path, audio_root))
     return Manifest(
         tuple(entry for entry in entries if isinstance(entry, Row)),
         tuple(entry for entry in entries if isinstance(entry, Fault)),
     )
 
 
-def scan_manifest(
-    path: str | Path, audio_root: str | Path | None = None
-) -> Iterator[tuple[int, Row | Fault]]:
-    """Yields the rows and faults of a manifest, with their lines.
+def scan_manifest(path: str | Path, audio_root: str | Path | None = None) -> Iterator[Row | Fault]:
+    """Yields the rows and faults of a manifest, in order.
 
     JSON lines, or a table with a line of names: tabs in ``.tsv``, where quotes mean nothing, and
     commas in ``.csv``. Columns: ``audio`` and ``text``, optionally ``duration``, ``offset``,
-    ``language`` and ``id``; see ``columns`` for the other names they may have. Further columns
+    ``language`` and ``id``; the module ``rows`` has the other names they may have. Further columns
     serve only to filter by.
 
     Args:
@@ -78,13 +59,12 @@ def scan_manifest(
     root = os.fspath(path.parent if audio_root is None else audio_root)
     try:
         for line, columns in _lines(path):
-            yield line, _entry(columns, str(path), line, root)
+            yield _entry(columns, str(path), line, root)
     except OSError as error:
         raise DataError(f"{path}: cannot be read, {error.strerror} (check the path).") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Yields the number of each line and its columns, or what is wrong with it."""
+def _lines(path: Path) -> Iterator[_Line]:
     # What is not UTF-8 is found where it matters: in a text it is a fault, in a path it is not.
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         if path.suffix.lower() in (".json", ".jsonl"):
@@ -93,7 +73,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
             yield from _table(file, path)
 
 
-def _json_lines(file: Iterator[str]) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _json_lines(file: Iterator[str]) -> Iterator[_Line]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -105,7 +85,7 @@ def _json_lines(file: Iterator[str]) -> Iterator[tuple[int, Mapping[str, Any] | 
         yield number, columns if isinstance(columns, dict) else "not a JSON object"
 
 
-def _table(file: Iterator[str], path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _table(file: Iterator[str], path: Path) -> Iterator[_Line]:
     if path.suffix.lower() == ".tsv":
         reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -142,9 +122,6 @@ def _entry(columns: Mapping[str, Any] | str, source: str, line: int, root: str) 
     if isinstance(columns, str):
         return Fault(source, line, columns)
     audio = column(columns, "audio")
-    if not isinstance(audio, str):
+    if not isinstance(audio, str) or "\0" in audio:
         return Fault(source, line, "no audio" if audio is None else "audio is not a path")
-    try:
-        return row_of(columns, os.path.join(root, audio), audio)
-    except DataError as error:
-        return Fault(source, line, str(error), audio)
+    return read_row(columns, os.path.join(root, audio), audio, source, line)

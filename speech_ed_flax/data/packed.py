@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from speech_ed_flax.data.extras import require
 
 INDEX = "index.json"
 ROWS = "rows.npz"
-_FORMAT, _VERSION = "speech_ed_flax.prepared", 1
-_MODULE = "array_record.python.array_record_module"
+FORMAT, VERSION = "speech_ed_flax.prepared", 1
+MODULE = "array_record.python.array_record_module"
 _BLOCK = 65_536  # frames encoded at a time
 
 
@@ -62,28 +62,6 @@ class PackedIndex:
     languages: Sequence[str | None]
 
 
-def write_index(folder: Path, index: PackedIndex) -> None:
-    """Writes the index of a folder whose shards are written."""
-    rows = io.BytesIO()
-    arrays = {"lengths": index.lengths.astype("<i8"), "places": index.places.astype("<i4")}
-    languages = [language or "" for language in index.languages]
-    for name, texts in (("ids", index.ids), ("texts", index.texts), ("languages", languages)):
-        arrays |= _packed_texts(name, texts)
-    np.savez(rows, **arrays)
-    content = rows.getvalue()
-    (folder / ROWS).write_bytes(content)
-    description = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "rate": index.rate,
-        "rows": len(index.ids),
-        "seconds": round(float(index.lengths.sum()) / index.rate, 3),
-        "rows_sha256": hashlib.sha256(content).hexdigest(),
-        "shards": [asdict(shard) for shard in index.shards],
-    }
-    (folder / INDEX).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
-
-
 def read_index(folder: Path) -> PackedIndex:
     """Reads the index of a prepared folder, and checks that all of its files are there.
 
@@ -117,20 +95,12 @@ def _read_description(path: Path) -> dict[str, Any]:
         version = description["format"], description["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is no index of a prepared folder.") from error
-    if version != (_FORMAT, _VERSION):
+    if version != (FORMAT, VERSION):
         raise DataError(
-            f"{path}: is of version {version[1]!r} of {version[0]!r}, version {_VERSION} of "
-            f"{_FORMAT!r} is read (prepare it again)."
+            f"{path}: is of version {version[1]!r} of {version[0]!r}, version {VERSION} of "
+            f"{FORMAT!r} is read (prepare it again)."
         )
     return description
-
-
-def _packed_texts(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns texts as bytes and where each ends: unlike objects, they need no pickle."""
-    # A path that is not UTF-8 may be an id.
-    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-    ends = np.cumsum([len(text) for text in encoded], dtype="<i8")
-    return {name: np.frombuffer(b"".join(encoded), np.uint8), f"{name}_ends": ends}
 
 
 def _unpacked_texts(arrays: Any, name: str) -> list[str]:
@@ -157,12 +127,6 @@ def decode(record: bytes) -> np.ndarray:
     return soundfile.read(io.BytesIO(record), dtype="float32")[0]
 
 
-def open_writer(path: Path) -> Any:
-    """Opens a shard for writing; each record can be read alone, and FLAC is compressed already."""
-    module: Any = require(_MODULE, "train")
-    return module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-
-
 class PackedReader:
     """Reads the sound of a prepared folder; opens each shard when it is first needed."""
 
@@ -187,7 +151,7 @@ class PackedReader:
 
     def _open(self, shard: int) -> Any:
         if shard not in self._shards:
-            module: Any = require(_MODULE, "train")
+            module: Any = require(MODULE, "train")
             self._shards[shard] = module.ArrayRecordReader(
                 self._files[shard], "readahead_buffer_size:0,max_parallelism:0"
             )

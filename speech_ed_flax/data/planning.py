@@ -74,7 +74,7 @@ def plan_evaluation(
             does not hold ``multiple`` of the longest.
     """
     if len(store) == 0 or store.lengths.min() == 0:
-        raise ConfigError("an evaluation needs rows, and sound in each of them: leave empty ones out.")
+        raise ConfigError("an evaluation needs rows, and sound in each: leave empty ones out.")
     longest = int(np.argmax(store.lengths))
     if fixed_samples is not None and store.lengths[longest] > fixed_samples:
         raise ConfigError(

@@ -6,7 +6,7 @@ import soxr
 
 def stretched(samples: np.ndarray | int, speed: float | int) -> np.ndarray:
     """Returns how many samples there are at another speed, int64."""
-    return np.ceil(np.asarray(samples) / speed).astype(np.int64)
+    return np.asarray(np.ceil(np.asarray(samples) / speed), np.int64)
 
 
 def change_speed(clip: np.ndarray, speed: float | int) -> np.ndarray:

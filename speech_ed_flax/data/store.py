@@ -5,18 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from speech_ed_flax.data.clips import ClipReader, check_length, measure
-from speech_ed_flax.data.columns import Row
 from speech_ed_flax.data.errors import DataError
 from speech_ed_flax.data.manifest import read_manifest
 from speech_ed_flax.data.packed import INDEX, PackedReader, read_index
+from speech_ed_flax.data.rows import Row
 from speech_ed_flax.data.speed import fit
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Reads the sound of rows by their number; can be pickled, and opens files when first asked."""
 

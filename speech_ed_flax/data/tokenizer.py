@@ -1,5 +1,6 @@
 """Vocabularies made from transcripts, as tokenizers that transformers loads."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,10 @@ Kind = Literal["bpe", "unigram", "char", "word"]
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 """Padding (and the blank of CTC), start, end and what is not known: ids 0, 1, 2 and 3."""
+
+
+_LETTER_STEP = 1e-4
+"""Between the scores that the trainer of unigrams gives to such characters."""
 
 
 def train_tokenizer(
@@ -101,7 +106,26 @@ def _bpe(lines: Sequence[str], size: int | None) -> Tokenizer:
 
 def _unigram(lines: Sequence[str], size: int | None) -> Tokenizer:
     tokenizer = _of_pieces(models.Unigram())
-    return _train(tokenizer, trainers.UnigramTrainer, lines, size, unk_token=SPECIAL[3])
+    _train(tokenizer, trainers.UnigramTrainer, lines, size, unk_token=SPECIAL[3])
+    trained = json.loads(tokenizer.to_str())["model"]
+    tokenizer.model = models.Unigram(_settled(trained["vocab"]), trained["unk_id"])
+    return tokenizer
+
+
+def _settled(vocab: list[list[Any]]) -> list[tuple[str, float]]:
+    """Returns the pieces of a unigram model as they would be, had its trainer one order of words.
+
+    The trainer walks through a hash table: its sums differ in the last digits, and characters that
+    did not become pieces by themselves are given the lowest scores in any order.
+    """
+    entries: list[tuple[str, float]] = [(piece, score) for piece, score in vocab]
+    special, pieces = entries[: len(SPECIAL)], dict(entries[len(SPECIAL) :])
+    letters = sorted(piece for piece in pieces if len(piece) == 1)
+    highest = min(pieces.values()) + _LETTER_STEP * len(letters)
+    last = [letter for letter in letters if pieces[letter] <= highest]
+    pieces |= zip(last, sorted(pieces[letter] for letter in last), strict=True)
+    rounded = ((piece, round(score, 6)) for piece, score in pieces.items())
+    return special + sorted(rounded, key=lambda entry: (-entry[1], entry[0]))
 
 
 def _of_pieces(model: Any) -> Tokenizer:

@@ -1,37 +1,11 @@
 """One-dimensional convolutions over time, ``[batch, time, width]``."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from speech_ed_flax.layers.convolve import convolve
 from speech_ed_flax.layers.norm import StoredNorm
 from speech_ed_flax.types import Array, Bool, Float
-
-_LAYOUT = ("NWC", "WIO", "NWC")
-
-
-def convolve(
-    x: Float[Array, "batch time width"],
-    kernel: Float[Array, "size inputs outputs"],
-    stride: int = 1,
-    padding: int = 0,
-    groups: int = 1,
-) -> Float[Array, "batch time2 outputs"]:
-    """Convolves over time with the same zero padding on both sides.
-
-    Groups are separate convolutions side by side: XLA:CPU's grouped convolution is many times
-    slower, forward and above all backward.
-    """
-
-    def one(part: Array, weights: Array) -> Array:
-        return jax.lax.conv_general_dilated(
-            part, weights, (stride,), [(padding, padding)], dimension_numbers=_LAYOUT
-        )
-
-    if groups == 1:
-        return one(x, kernel)
-    parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
-    return jnp.concatenate([one(part, weights) for part, weights in parts], -1)
 
 
 class Convolution(nn.Module):

@@ -15,6 +15,7 @@ from speech_ed_flax.layers.feed_forward import FeedForward
 from speech_ed_flax.layers.fused import check_kernel
 from speech_ed_flax.layers.linear import Dense
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm
+from speech_ed_flax.layers.placement import split_rows
 from speech_ed_flax.layers.remat import check_policy, rematerialised
 from speech_ed_flax.types import Array, Bool, Float, Int
 
@@ -134,8 +135,8 @@ class Layer(nn.Module):
     def _residual(self, x, norm, sublayer):
         """Adds ``sublayer`` to ``x``, with the norm where this kind of layer has it."""
         if self.config.pre_norm:
-            return x + self.drop(sublayer(norm(x)))
-        return norm(x + self.drop(sublayer(x)))
+            return split_rows(x + self.drop(sublayer(norm(x))))
+        return norm(split_rows(x + self.drop(sublayer(x))))
 
 
 class EncoderLayer(Layer):

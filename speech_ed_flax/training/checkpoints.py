@@ -119,13 +119,14 @@ class Checkpoints:
         replaced = (self.folder / str(step)).exists()
         if replaced and not self._gains(step, metrics):
             return False
-        record = Record(dict(progress), metrics and dict(metrics), self._criterion)
+        evaluated = None if metrics is None else dict(metrics)
+        record = Record(dict(progress), evaluated, self._criterion)
+        if replaced:
+            self.close()
+            self._rename(step, _REPLACED)
         with self._explaining(step):
-            if replaced:
-                self.close()
-                self._rename(step, _REPLACED)
             manager = self._opened()
-            cost = self._criterion and self._criterion.cost(record.metrics)
+            cost = self._criterion and self._criterion.cost(evaluated)
             if cost is not None:
                 self._retention.costs[step] = cost
             manager.save(step, args=contents(nested(state), record.to_json()), force=True)

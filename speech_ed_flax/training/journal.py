@@ -4,11 +4,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from speech_ed_flax.errors import ConfigError
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Takes numbers by name, and texts."""
 
@@ -50,7 +51,7 @@ def _lines(path: Path) -> Sequence[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
 
 
-def _step(line: str) -> float:
+def _step(line: str) -> float | int:
     """Returns the step of a line; of one that was cut short by a crash, infinity."""
     try:
         return json.loads(line)["step"]

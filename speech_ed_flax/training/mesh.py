@@ -42,7 +42,7 @@ class MeshSettings:
         sizes = dict(zip(AXES, self.sizes, strict=True))
         for axis, size in sizes.items():
             if size < 1 and size != -1:
-                raise ConfigError(f"mesh {axis}={size} is no number of devices: use 1 or more, or -1.")
+                raise ConfigError(f"mesh {axis}={size} counts no devices: use 1 or more, or -1.")
         if self.sizes.count(-1) > 1:
             raise ConfigError(f"mesh {sizes}: only one axis can be -1, which is all that is left.")
 
@@ -75,7 +75,7 @@ def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> M
         ConfigError: naming the numbers that do not fit.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = _filled(settings, len(devices))
+    sizes = tuple(axis_sizes(settings, len(devices)).values())
     count = prod(sizes)
     processes = len({device.process_index for device in devices})
     if count > len(devices) or (count < len(devices) and processes > 1):
@@ -86,15 +86,20 @@ def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> M
     return Mesh(_laid_out(sizes, devices[:count]), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _filled(settings: MeshSettings, count: int) -> tuple[int, ...]:
-    """Returns the sizes with the number of devices that are left in the place of -1."""
+def axis_sizes(settings: MeshSettings, count: int) -> dict[str, int]:
+    """Returns the sizes by axis, with the devices of ``count`` that are left in the place of -1.
+
+    Raises:
+        ConfigError: naming the numbers that do not divide.
+    """
     known = prod(size for size in settings.sizes if size != -1)
     if -1 in settings.sizes and count % known:
         raise ConfigError(
-            f"{_text(settings.sizes)}: {count} devices do not divide into groups of {known}: change "
-            "an axis."
+            f"{_text(settings.sizes)}: {count} devices do not divide into groups of {known}: "
+            "change an axis."
         )
-    return tuple(count // known if size == -1 else size for size in settings.sizes)
+    sizes = (count // known if size == -1 else size for size in settings.sizes)
+    return dict(zip(AXES, sizes, strict=True))
 
 
 def _laid_out(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:

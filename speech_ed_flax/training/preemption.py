@@ -16,8 +16,8 @@ class Preemption:
     On one process the handlers that were there before come back at the end. Where
     ``jax.distributed`` is initialised SIGTERM stays with its own listener, which tells the other
     processes: all of them stop after the same step; a Ctrl-C is passed on to it. A second Ctrl-C
-    interrupts at once. Signals that are ignored, as under ``nohup``, stay ignored; in another thread
-    than the main one, where Python hears no signals, nothing is changed.
+    interrupts at once. Signals that are ignored, as under ``nohup``, stay ignored. In another
+    thread than the main one, where Python hears no signals, nothing is changed.
 
     Attributes:
         signal: the first signal that this process heard, if any.

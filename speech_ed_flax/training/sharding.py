@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.model import SpeechEncoderDecoder, abstract_params
-from speech_ed_flax.paths import first_match, map_paths
+from speech_ed_flax.paths import FEATURE_ENCODER, first_match, map_paths
 from speech_ed_flax.training.mesh import DATA, FSDP, TENSOR
 from speech_ed_flax.training.settings import StepSettings
 from speech_ed_flax.training.state import TrainState, create
@@ -25,15 +26,17 @@ WHOLE: Splits = {}
 PLACES: tuple[tuple[str, Splits], ...] = (
     # Heads and the inner width of a layer are split over ``tensor``: one exchange behind "out"
     # and "down" joins what the devices computed.
-    (r"(^|/)(query|key|value|up)/weight$", {TENSOR: (0,), FSDP: (1, 0)}),
-    (r"(^|/)(query|key|value|up)/bias$", {TENSOR: (0,)}),
-    (r"(^|/)(out|down)/weight$", {TENSOR: (1,), FSDP: (0, 1)}),
-    (r"(^|/)(tokens/embedding|(head|ctc)/weight)$", {TENSOR: (0,), FSDP: (0, 1)}),
-    (r"(^|/)weight$", {FSDP: (0, 1)}),
-    (r"(^|/)positions/embedding$", {FSDP: (1, 0)}),
+    (r"\b(query|key|value|up)/weight$", {TENSOR: (0,), FSDP: (1, 0)}),
+    (r"\b(query|key|value|up)/bias$", {TENSOR: (0,)}),
+    (r"\b(out|down)/weight$", {TENSOR: (1,), FSDP: (0, 1)}),
+    (r"\b(tokens/embedding|(head|ctc)/weight)$", {TENSOR: (0,), FSDP: (0, 1)}),
+    (r"/weight$", {FSDP: (0, 1)}),
+    (r"\bpositions/embedding$", {FSDP: (1, 0)}),
+    # Small: a device that had a part of it would compute a few channels at a time.
+    (FEATURE_ENCODER, WHOLE),
     # Groups are cut out of the outputs, so these stay whole.
-    (r"(^|/)positions/(kernel|direction|magnitude)$", {FSDP: (0, 1)}),
-    (r"(^|/)kernel$", {FSDP: (2, 1)}),
+    (r"\bpositions/(kernel|direction|magnitude)$", {FSDP: (0, 1)}),
+    (r"/kernel$", {FSDP: (2, 1)}),
 )
 """Weights are ``[outputs, inputs]``, embeddings ``[vocab, width]``, kernels ``[size, inputs,
 outputs]``. What is not named is small: biases, norms, magnitudes."""
@@ -144,11 +147,11 @@ def local_rows(mesh: Mesh, rows: int) -> slice:
     check_rows(mesh, rows)
     places = batch_sharding(mesh).addressable_devices_indices_map((rows,))
     needed = sorted({index[0].indices(rows)[:2] for index in places.values() if index})
-    for (_, end), (start, _) in zip(needed, needed[1:], strict=False):
+    for (_, end), (start, _) in pairwise(needed):
         if end != start:
             raise ConfigError(
-                f"a mesh of {dict(mesh.shape)} gives one process rows {needed} of a batch of {rows}: "
-                "choose axes that divide the devices of a process, or that they divide."
+                f"a mesh of {dict(mesh.shape)} gives one process rows {needed} of {rows}, which "
+                "is not one stretch: choose sizes that divide the devices of a process."
             )
     return slice(needed[0][0], needed[-1][1])
 

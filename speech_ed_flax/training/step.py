@@ -81,7 +81,8 @@ def make_train_step(
 
     def checked(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         check_rows(mesh, len(batch.labels), settings.accumulate)
-        return update(module, settings, state, batch)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return update(module, settings, state, batch)
 
     state = state_sharding(mesh, abstract_state(module, settings))
     whole = NamedSharding(mesh, PartitionSpec())

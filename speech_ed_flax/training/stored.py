@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from speech_ed_flax.errors import CheckpointError
@@ -56,7 +57,9 @@ def read_state(checkpoint: Path, abstract_state: Any) -> Any:
     wanted = nested(jax.tree.map(placed, abstract_state))
     _refuse_misfits(path, _stored_shapes(path), wanted)
     arguments = ocp.args.StandardRestore(wanted)
-    found = flatten_dict(ocp.StandardCheckpointHandler().restore(path.absolute(), args=arguments))
+    found = flatten_dict(
+        ocp.StandardCheckpointHandler().restore(epath.Path(path.absolute()), args=arguments)
+    )
     return jax.tree_util.tree_map_with_path(lambda names, _: found[_names(names)], abstract_state)
 
 
@@ -74,16 +77,15 @@ def read_arrays(checkpoint: Path, *parts: str) -> dict[str, np.ndarray]:
         return {}
     host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     arguments = ocp.args.PyTreeRestore(wanted, restore_args=host, partial_restore=True)
-    return flatten_dict(
-        ocp.PyTreeCheckpointHandler().restore(path.absolute(), args=arguments), sep="/"
-    )
+    found: Any = ocp.PyTreeCheckpointHandler().restore(epath.Path(path.absolute()), args=arguments)
+    flat: dict[str, Any] = flatten_dict(found, sep="/")
+    return flat
 
 
 def _stored_shapes(path: Path) -> dict[str, Any]:
     """Returns shape and dtype of every stored array, as nested dicts."""
-    metadata: Any = ocp.StandardCheckpointHandler().metadata(path.absolute())
+    metadata: Any = ocp.StandardCheckpointHandler().metadata(epath.Path(path.absolute()))
     return metadata.tree
-
 
 
 def _refuse_misfits(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Planning a training: its programs compiled for devices that need not be there, and their costs."""
+"""Planning a training: what its programs cost on devices that need not be there."""

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -22,6 +21,8 @@ _SHAPE = re.compile(r"([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|body|condition)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r"condition=%?([\w.-]+)")
+_NUMBER = re.compile(r"^[su]\d+\[\]")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def find_exchanges(text: str) -> tuple[Exchange, ...]:
         name, times, endless = left.pop()
         of = computations[name]
         for instruction in of.values():
-            left += _calls(instruction, times, endless)
+            turns = _turns(instruction, computations) if instruction.opcode == "while" else 1
+            for called in _called(instruction):
+                left.append((called, times * (turns or 1), endless or turns is None))
             kind = _kind(instruction, name)
             if kind is not None:
                 counts[kind, endless] += times
@@ -86,20 +89,31 @@ def _computations(text: str) -> tuple[dict[str, dict[str, _Instruction]], str]:
     return found, entry
 
 
-def _calls(
-    instruction: _Instruction, times: int, endless: bool
-) -> Iterator[tuple[str, int, bool]]:
-    """Yields what an instruction calls, how often, and whether nobody knows how often."""
-    if instruction.opcode.endswith(("-done", "-update")):  # the start did call it
-        return
-    if instruction.opcode == "while":
-        turns = _TURNS.search(instruction.rest)
-        times, endless = times * int(turns[1] if turns else 1), endless or turns is None
-    for name in _CALLED.findall(instruction.rest):
-        yield name, times, endless
+def _called(instruction: _Instruction) -> list[str]:
+    """Returns the computations that an instruction runs."""
+    if instruction.opcode.endswith(("-done", "-update")):  # the start did run it
+        return []
+    names = _CALLED.findall(instruction.rest)
     for group in _BRANCHES.findall(instruction.rest):
-        for name in group.split(","):
-            yield name.strip().lstrip("%"), times, endless
+        names += [name.strip().lstrip("%") for name in group.split(",")]
+    return names
+
+
+def _turns(loop: _Instruction, computations: dict[str, dict[str, _Instruction]]) -> int | None:
+    """Returns how often a loop runs; None if the program alone does not say.
+
+    XLA:TPU does not write it down, but counts up to a constant: that is what ``lax.scan`` becomes.
+    """
+    if known := _TURNS.search(loop.rest):
+        return int(known[1])
+    condition = _CONDITION.search(loop.rest)
+    asked = computations[condition[1]].values() if condition else ()
+    constants = [one for one in asked if one.opcode == "constant" and _NUMBER.match(one.result)]
+    others = [one for one in asked if one.opcode not in ("constant", "parameter")]
+    counts = [one.opcode for one in others] == ["get-tuple-element", "compare"]
+    if not (counts and len(constants) == 1 and "direction=LT" in others[1].rest):
+        return None
+    return int(constants[0].rest.partition(")")[0])
 
 
 def _kind(instruction: _Instruction, computation: str) -> str | None:

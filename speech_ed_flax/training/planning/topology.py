@@ -88,7 +88,7 @@ class Topology:
         plugin = {"tpu": "libtpu", "cuda": "jax_cuda13_plugin"}.get(self.platform)
         if plugin is not None and find_spec(plugin) is None:
             raise ConfigError(
-                f"there is no compiler for {self.name}: pip install 'speech_ed_flax[aot]' brings it."
+                f"no compiler for {self.name} is here: pip install 'speech_ed_flax[aot]' brings it."
             )
 
 
@@ -116,7 +116,7 @@ def parse_topology(name: str) -> Topology:
 def _tpu(name: str, chip: Chip, dimensions: tuple[int, ...]) -> Topology:
     description: dict[str, Any] = {"topology_name": name, **chip.description}
     if 1 in dimensions[:2]:  # a host has 2 x 2 chips, if there are as many
-        description["chips_per_host_bounds"] = tuple(min(2, size) for size in dimensions[:2]) + (1,)
+        description["chips_per_host_bounds"] = (*(min(2, size) for size in dimensions[:2]), 1)
     return Topology(
         name,
         "tpu",

@@ -1,0 +1,115 @@
+"""Every formulation of a convolution is the library's, forward and backward."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from speech_ed_flax.layers.convolve import convolve
+
+SHAPES = {
+    "samples of wav2vec 2.0": {"time": 83, "inputs": 1, "outputs": 6, "size": 10, "stride": 5},
+    "samples, padded": {
+        "time": 20,
+        "inputs": 1,
+        "outputs": 4,
+        "size": 3,
+        "stride": 2,
+        "padding": 1,
+    },
+    "as few samples as taps": {"time": 10, "inputs": 1, "outputs": 4, "size": 10, "stride": 5},
+    "frames of wav2vec 2.0": {"time": 21, "inputs": 6, "outputs": 4, "size": 3, "stride": 2},
+    "Whisper": {"time": 12, "inputs": 5, "outputs": 4, "size": 3, "padding": 1},
+    "even kernel of positions": {
+        "time": 9,
+        "inputs": 8,
+        "outputs": 8,
+        "size": 16,
+        "padding": 8,
+        "groups": 4,
+    },
+    "odd kernel of positions": {
+        "time": 30,
+        "inputs": 6,
+        "outputs": 6,
+        "size": 19,
+        "padding": 9,
+        "groups": 2,
+    },
+    "fewer taps than a block": {
+        "time": 7,
+        "inputs": 6,
+        "outputs": 12,
+        "size": 3,
+        "padding": 1,
+        "groups": 3,
+    },
+    "more padding than sound": {
+        "time": 1,
+        "inputs": 4,
+        "outputs": 4,
+        "size": 32,
+        "padding": 16,
+        "groups": 2,
+    },
+    "no padding": {"time": 25, "inputs": 4, "outputs": 4, "size": 11, "groups": 2},
+    "groups with a stride": {
+        "time": 25,
+        "inputs": 4,
+        "outputs": 8,
+        "size": 3,
+        "stride": 2,
+        "groups": 2,
+    },
+}
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+def case(request):
+    """Returns our function, the library's, an input and a kernel."""
+    shape = dict(request.param)
+    numbers = np.random.default_rng(0)
+    time, inputs, outputs, size = (shape.pop(k) for k in ("time", "inputs", "outputs", "size"))
+    x = numbers.standard_normal((3, time, inputs), np.float32)
+    kernel = numbers.standard_normal((size, inputs // shape.get("groups", 1), outputs), np.float32)
+    padding = shape.get("padding", 0)
+
+    def library(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (shape.get("stride", 1),),
+            [(padding, padding)],
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            feature_group_count=shape.get("groups", 1),
+            precision="highest",
+        )
+
+    return partial(convolve, **shape), library, jnp.asarray(x), jnp.asarray(kernel)
+
+
+def test_values_and_gradients_are_the_librarys(case):
+    ours, library, x, kernel = case
+    change = np.random.default_rng(1).standard_normal(library(x, kernel).shape, np.float32)
+
+    def both(function):
+        values, back = jax.vjp(function, x, kernel)
+        return values, *back(jnp.asarray(change))
+
+    found, expected = jax.jit(lambda: (both(ours), both(library)))()
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+
+
+def test_bfloat16_stays_bfloat16(case):
+    ours, library, x, kernel = case
+    narrow = (x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    values, back = jax.jit(partial(jax.vjp, ours))(*narrow)
+    gradients = back(jnp.ones_like(values))
+    assert {a.dtype for a in (values, *gradients)} == {jnp.dtype(jnp.bfloat16)}
+    expected, back = jax.vjp(library, x, kernel)
+    for a, b in zip((values, *gradients), (expected, *back(jnp.ones_like(expected))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.05, atol=0.05 * np.abs(b).max())
