@@ -8,7 +8,7 @@ are; and the number of a step is all that has to be kept to go on from it.
 import hashlib
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from speech_ed_flax.data.buckets import Shape, assign
+from speech_ed_flax.data.dealing import Epoch, batches_of, deal, padding
 from speech_ed_flax.data.selection import Selection
 from speech_ed_flax.errors import ConfigError
 
@@ -49,21 +50,6 @@ class Plan(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, step: int) -> PlannedBatch: ...
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The batches of one pass over the rows, in order.
-
-    Attributes:
-        rows: int64 ``[batches]`` of int64 ``[rows of a batch]``.
-        buckets: int64 ``[batches]``, the shape of each.
-        choices: int64 ``[all rows]``, the speed of each row, as a column of the selection.
-    """
-
-    rows: Sequence[np.ndarray]
-    buckets: np.ndarray
-    choices: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -140,7 +126,7 @@ class BatchPlan:
         """Returns the share of an epoch's samples that are padding or in empty rows."""
         planned = self.epoch(epoch)
         rows = self._kept
-        return _padding(self.selection.samples[rows, planned.choices[rows]], planned, self.shapes)
+        return padding(self.selection.samples[rows, planned.choices[rows]], planned, self.shapes)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is kept between calls, which is quickly computed again."""
@@ -172,8 +158,7 @@ class BatchPlan:
         _, choices = self._draw(epoch)
         buckets = self._buckets_of_speeds[self._kept, choices[self._kept]]
         counts = np.bincount(buckets, minlength=len(self.shapes)).tolist()
-        batches = sum(-(-count // shape.rows) for count, shape in zip(counts, self.shapes, strict=True))
-        return batches - len(_moves(counts, self.shapes))
+        return batches_of(counts, self.shapes)
 
     @cached_property
     def _epochs(self) -> Any:
@@ -182,7 +167,7 @@ class BatchPlan:
     def _plan_epoch(self, epoch: int) -> Epoch:
         random, choices = self._draw(epoch)
         order = random.permutation(self._kept)
-        rows, buckets = _deal(order, self._buckets_of_speeds[order, choices[order]], self.shapes)
+        rows, buckets = deal(order, self._buckets_of_speeds[order, choices[order]], self.shapes)
         shuffled = random.permutation(len(rows))
         return Epoch([rows[index] for index in shuffled], buckets[shuffled], choices)
 
@@ -221,61 +206,14 @@ class EvaluationPlan:
 
     def padding(self) -> float:
         """Returns the share of samples that are padding or in empty rows."""
-        return _padding(self.samples, self._epoch, self.shapes)
+        return padding(self.samples, self._epoch, self.shapes)
 
     @cached_property
     def _epoch(self) -> Epoch:
         buckets = assign(self.samples, self.labels, self.shapes)
         order = np.argsort(self.samples, kind="stable")
-        rows, of_batches = _deal(order, buckets[order], self.shapes)
+        rows, of_batches = deal(order, buckets[order], self.shapes)
         return Epoch(rows, of_batches, np.zeros(len(order), np.int64))
-
-
-def _deal(
-    order: np.ndarray, buckets: np.ndarray, shapes: Sequence[Shape]
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Deals rows to batches of their shapes, in order; only the last batch of a shape is short."""
-    members = [order[buckets == bucket] for bucket in range(len(shapes))]
-    moves = _moves([len(rows) for rows in members], shapes)
-    for bucket, longer in moves:
-        rest = len(members[bucket]) % shapes[bucket].rows
-        members[longer] = np.concatenate([members[longer], members[bucket][-rest:]])
-        members[bucket] = members[bucket][:-rest]
-    rows: list[np.ndarray] = []
-    of_batches: list[int] = []
-    for bucket, shape in enumerate(shapes):
-        mine = members[bucket]
-        batches = [mine[at : at + shape.rows] for at in range(0, len(mine), shape.rows)]
-        rows += batches
-        of_batches += [bucket] * len(batches)
-    return rows, np.array(of_batches, np.int64)
-
-
-def _moves(counts: Sequence[int], shapes: Sequence[Shape]) -> list[tuple[int, int]]:
-    """Returns the moves, in order, by which short batches vanish.
-
-    All batches cost about the same, however few of their rows are real. So the rows that do not
-    fill a batch of their shape move to a longer shape, if its own short batch has room for all.
-
-    Args:
-        counts: rows of each shape.
-        shapes: shortest first.
-
-    Returns:
-        Pairs of a shape and the longer one to which its last rows go.
-    """
-    rest = [count % shape.rows for count, shape in zip(counts, shapes, strict=True)]
-    moves = []
-    for bucket, shape in enumerate(shapes):
-        for longer in range(bucket + 1, len(shapes)):
-            room = shapes[longer].rows - rest[longer]
-            if rest[bucket] and rest[longer] and rest[bucket] <= room:
-                if shapes[longer].labels < shape.labels:
-                    continue
-                moves.append((bucket, longer))
-                rest[longer] = (rest[longer] + rest[bucket]) % shapes[longer].rows
-                rest[bucket] = 0
-    return moves
 
 
 def _filled(
@@ -289,8 +227,3 @@ def _filled(
         np.pad(samples, missing),
         epoch,
     )
-
-
-def _padding(samples: np.ndarray, epoch: Epoch, shapes: Sequence[Shape]) -> float:
-    sizes = np.array([shape.rows * shape.samples for shape in shapes])
-    return 1 - float(samples.sum() / sizes[epoch.buckets].sum())

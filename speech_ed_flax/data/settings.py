@@ -17,6 +17,8 @@ class DataSettings:
         max_seconds: longer rows are left out.
         max_labels: rows with more labels, the end of the text included, are left out.
         max_rows: most rows of a batch, however short they are; None for no limit.
+        row_multiple: the rows of a batch are a multiple of this, and of the devices that share it:
+            with 8 a training on 8 devices goes on, with the same batches, on 1, 2 or 4.
         sample_multiple: the length of a shape is a multiple of this many samples.
         label_multiple: the labels of a shape are a multiple of this.
         speeds: factors of speed perturbation (Ko et al., 2015), such as ``(0.9, 1.0, 1.1)``; every
@@ -35,6 +37,7 @@ class DataSettings:
     max_seconds: float = 30.0
     max_labels: int = 448
     max_rows: int | None = None
+    row_multiple: int = 1
     sample_multiple: int = 1_600
     label_multiple: int = 8
     speeds: tuple[float, ...] = (1.0,)
@@ -43,7 +46,14 @@ class DataSettings:
     seed: int = 0
 
     def __post_init__(self):
-        positive = ("shapes", "max_labels", "sample_multiple", "label_multiple", "prefetch")
+        positive = (
+            "shapes",
+            "max_labels",
+            "row_multiple",
+            "sample_multiple",
+            "label_multiple",
+            "prefetch",
+        )
         for name in positive:
             _check(name, getattr(self, name), 1, math.inf)
         for name in ("workers", "seed", "min_seconds"):

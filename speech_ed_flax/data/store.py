@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -121,7 +121,9 @@ class ManifestReader:
     """Reads the files that a manifest names."""
 
     def __init__(self, rows: Sequence[Row], rate: int):
-        self._rows, self._clips = rows, ClipReader(rate)
+        # They travel to every worker: without what is not sound.
+        self._rows = [replace(row, text="", columns={}) for row in rows]
+        self._clips = ClipReader(rate)
 
     def read(self, row: int) -> np.ndarray:
         """Returns float32 ``[samples]``."""

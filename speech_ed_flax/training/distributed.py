@@ -101,7 +101,7 @@ def _launched() -> bool:
 
 
 @contextmanager
-def _ending_after(seconds: float, reason: str) -> Iterator[None]:
+def _ending_after(seconds: int, reason: str) -> Iterator[None]:
     """Ends the process with a sentence if what is inside takes too long."""
 
     def end() -> None:

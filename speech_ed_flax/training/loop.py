@@ -1,7 +1,8 @@
 """The loop: batch after batch, judged and saved in between, until it is done or interrupted."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,9 @@ def _start(
     progress = Progress(**restored.progress)
     if progress.plan != materials.plan.digest:
         raise ConfigError(
-            f"{checkpoints.folder}: was trained on other batches: give it the data, the batches "
-            "and the number of devices that it began with, or begin anew in another folder."
+            f"{checkpoints.folder}: was trained on other batches: give it the data, the settings "
+            "of data and the number of devices that it began with (data.row_multiple makes batches "
+            "that other numbers of devices share), or begin anew in another folder."
         )
     return restored.state, progress
 
@@ -226,10 +228,8 @@ class Loop:
             self._report()
         scores = None
         if self._is_due(step, last):
-            try:
+            with suppress(Interrupted):  # then it is judged when the training goes on
                 scores = self._judge(step)
-            except Interrupted:
-                pass  # it is judged when the training goes on
             self.meter.restart()
         preempted = self.preemption.reached(step)
         due = last or step % self.config.checkpoints.every == 0 or scores is not None or preempted

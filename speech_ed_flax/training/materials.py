@@ -198,7 +198,7 @@ class _Data:
             store,
             labels,
             self.config.data,
-            self._devices * self.settings.accumulate,
+            math.lcm(self._devices * self.settings.accumulate, self.config.data.row_multiple),
             self._fixed_samples,
             frames if loss.ctc_weight else None,
             loss.ctc_silent,

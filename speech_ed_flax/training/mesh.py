@@ -8,11 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from speech_ed_flax.errors import ConfigError
 
 DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
+
+AnyMesh = Mesh | AbstractMesh
+"""A mesh of devices, or only the sizes of its axes."""
 
 HOST = 4
 """Chips of one host of a TPU pod."""

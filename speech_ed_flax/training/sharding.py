@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.model import SpeechEncoderDecoder, abstract_params
 from speech_ed_flax.paths import FEATURE_ENCODER, first_match, map_paths
-from speech_ed_flax.training.mesh import DATA, FSDP, TENSOR
+from speech_ed_flax.training.mesh import DATA, FSDP, TENSOR, AnyMesh
 from speech_ed_flax.training.settings import StepSettings
 from speech_ed_flax.training.state import TrainState, create
 from speech_ed_flax.types import Params
@@ -45,7 +45,7 @@ ROWS = PartitionSpec((DATA, FSDP))
 """A batch is split over the devices of both axes."""
 
 
-def place_of(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
+def place_of(mesh: AnyMesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
     """Returns where the parameter of a path lies; an axis that divides no dimension splits none."""
     names: list[tuple[str, ...]] = [()] * len(shape)
     left = list(shape)
@@ -58,12 +58,12 @@ def place_of(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in names)))
 
 
-def param_sharding(mesh: Mesh, params: Params) -> dict[str, Any]:
+def param_sharding(mesh: AnyMesh, params: Params) -> dict[str, Any]:
     """Returns the tree of where parameters lie, given them or their shapes."""
     return map_paths(lambda path, leaf: place_of(mesh, path, leaf.shape), dict(params))
 
 
-def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
+def state_sharding(mesh: AnyMesh, state: TrainState) -> TrainState:
     """Returns the tree of where a training's state lies.
 
     What has the shape of a parameter and a path that ends like its own lies where it does: moments
@@ -131,7 +131,7 @@ def _place_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """Returns where the rows of a batch lie."""
     return NamedSharding(mesh, ROWS)
 
@@ -183,7 +183,7 @@ def place_batch(mesh: Mesh, batch: Any, rows: int) -> Any:
     return jax.tree.map(place, batch)
 
 
-def check_rows(mesh: Mesh, rows: int, accumulate: int = 1) -> None:
+def check_rows(mesh: AnyMesh, rows: int, accumulate: int = 1) -> None:
     """Checks that a batch divides over the devices, and so does each of its micro-batches.
 
     Raises:

@@ -85,5 +85,5 @@ def test_a_mistake_is_one_sentence_that_names_the_file_and_the_key(read, text, w
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="none.yaml: cannot be read, No such file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read, No such file"):
         read_settings(Whole, tmp_path / "none.yaml")

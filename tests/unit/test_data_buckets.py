@@ -15,9 +15,8 @@ def computed(samples: np.ndarray, shapes: tuple[Shape, ...]) -> int:
     """Returns the samples computed in an epoch, whose last batch of each shape is filled up."""
     bucket = np.searchsorted([shape.samples for shape in shapes], samples)
     counts = np.bincount(bucket, minlength=len(shapes)).tolist()
-    sizes = [shape.rows * shape.samples for shape in shapes]
-    rows = [shape.rows for shape in shapes]
-    return sum(-(-count // row) * size for count, row, size in zip(counts, rows, sizes, strict=True))
+    pairs = zip(counts, shapes, strict=True)
+    return sum(-(-count // shape.rows) * shape.rows * shape.samples for count, shape in pairs)
 
 
 @settings(max_examples=60, deadline=None)
@@ -32,10 +31,11 @@ def test_no_other_choice_of_levels_computes_fewer_samples(samples, shapes, multi
     budget = Budget(600, shapes, multiple, sample_multiple=quantum, label_multiple=1)
     planned = plan_shapes(lengths, lengths, budget)
     levels = np.unique(-(-lengths // quantum)) * quantum
+    each = [Shape(level, 0, 600 // level // multiple * multiple) for level in levels.tolist()]
     best = min(
-        computed(lengths, tuple(Shape(e, 0, int(budget.rows_of(np.array([e]))[0])) for e in (*some, int(levels[-1]))))
-        for count in range(min(shapes, len(levels)))
-        for some in itertools.combinations(levels[:-1].tolist(), count)
+        computed(lengths, (*some, each[-1]))
+        for count in range(min(shapes, len(each)))
+        for some in itertools.combinations(each[:-1], count)
     )
     assert computed(lengths, planned) == best
 
@@ -71,7 +71,8 @@ def test_many_rows_of_evenly_spread_lengths_have_little_padding():
 
 
 def test_the_longest_labels_of_a_shape_set_its_width():
-    shapes = plan_shapes(np.array([100, 110, 900]), np.array([3, 9, 2]), Budget(1_000, 2, 1, None, 10))
+    budget = Budget(1_000, 2, sample_multiple=10)
+    shapes = plan_shapes(np.array([100, 110, 900]), np.array([3, 9, 2]), budget)
     assert [shape.labels for shape in shapes] == [16, 8]
 
 

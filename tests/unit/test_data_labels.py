@@ -1,5 +1,7 @@
 """The labels of all rows in one array."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ def test_ctc_needs_a_frame_for_each_label_heard_and_one_between_equal_ones(rows)
     expected = []
     for row in rows:
         heard = [label for label in row if label != 3]
-        repeats = sum(a == b for a, b in zip(heard, heard[1:], strict=False))
+        repeats = sum(a == b for a, b in pairwise(heard))
         expected.append(len(heard) + repeats)
     assert Labels.of(rows).ctc_frames(silent=(3,)).tolist() == expected
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from speech import write_manifest
+from worker_tasks import heavy_modules, square
 
 from speech_ed_flax.audio.features import LogMelFeatures, WaveformFeatures
 from speech_ed_flax.data.labels import Labels
@@ -128,7 +129,7 @@ def test_an_encoder_that_hears_one_length_gets_one_shape(store, labels):
     assert len(plan.shapes) == 1
     (batch,) = load(store, labels, plan, 1, features, workers=0)
     assert batch.inputs.shape == (4, 8, 100)
-    with pytest.raises(ConfigError, match="max_seconds=4.0 is more than the model hears: use 1"):
+    with pytest.raises(ConfigError, match=r"max_seconds=4\.0 is more than the model hears: use 1"):
         plan_training(store, labels, DataSettings(max_seconds=4.0), fixed_samples=16_000)
     with pytest.raises(ConfigError, match=r"and the model hears 0\.5 s"):
         plan_evaluation(store, labels, settings, fixed_samples=8_000)
@@ -140,10 +141,6 @@ def test_workers_never_import_jax(store, labels, plan):
         next(batches)
         (pool,) = batches._crew._pools
         assert pool.submit(heavy_modules, 0).result() == []
-
-
-def heavy_modules(_: int) -> list[str]:
-    return [name for name in ("jax", "flax", "transformers", "grain") if name in sys.modules]
 
 
 def test_a_row_that_cannot_be_read_is_an_error_that_names_it(tmp_path, labels):
@@ -178,12 +175,6 @@ def test_rows_that_cannot_be_shared_and_rates_that_differ_are_refused(store, lab
         Part(2, 2)
     with pytest.raises(ConfigError, match="the model hears 8000 Hz"):
         Loader(store, labels, WaveformFeatures(sampling_rate=8_000), plan)
-
-
-def square(number: int) -> int:
-    if number < 0:
-        os._exit(7)
-    return number**2
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -24,7 +24,10 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
     ("name", "content"),
     [
         ("m.jsonl", '{"audio": "a.wav", "text": "one two", "duration": 1.5, "language": "en"}\n'),
-        ("m.json", '\n{"audio_filepath": "a.wav", "text": "one two", "duration": 1.5, "lang": "en"}'),
+        (
+            "m.json",
+            '\n{"audio_filepath": "a.wav", "text": "one two", "duration": 1.5, "lang": "en"}',
+        ),
         ("m.tsv", "path\tsentence\tseconds\tlocale\na.wav\tone two\t1.500\ten\n"),
         ("m.csv", 'file_name,transcription,duration,language\r\na.wav,"one two",1.5,en\r\n'),
         ("m.csv", "\ufefffile,text,seconds,language\na.wav,one two,1.5,en"),

@@ -11,8 +11,8 @@ from speech import RATE, tone, write_manifest
 from speech_ed_flax.data import extras
 from speech_ed_flax.data.errors import DataError
 from speech_ed_flax.data.manifest import scan_manifest
-from speech_ed_flax.data.packing import Packer
 from speech_ed_flax.data.packed import encode
+from speech_ed_flax.data.packing import Packer
 from speech_ed_flax.data.prepare import Checks, prepare
 from speech_ed_flax.data.store import Store
 from speech_ed_flax.errors import AudioError, ConfigError
