@@ -249,8 +249,8 @@ def _write(run: Path, destination: Path, params: Any, force: bool) -> None:
     """Writes a model with the companions that its training keeps, and reads it back."""
     import jax
 
-    from speech_ed_flax.commands.staging import staging
     from speech_ed_flax.commands.verification import compare
+    from speech_ed_flax.staging import staging
     from speech_ed_flax.training.materials import reopen
     from speech_ed_flax.training.run import RunFolder
 

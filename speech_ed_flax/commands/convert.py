@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from speech_ed_flax.commands.outcome import Outcome, UsageError
+from speech_ed_flax.commands.outcome import Outcome, UsageError, refuse_overwriting
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -39,7 +39,7 @@ def convert(
         force: Write into a folder that is not empty, in place of its weights and configs.
         local_files_only: Stay off the network.
     """
-    from speech_ed_flax.commands.staging import refuse_overwriting, staging
+    from speech_ed_flax.staging import staging
 
     shard_size = _bytes(max_shard_size)
     destination = destination.expanduser().resolve()

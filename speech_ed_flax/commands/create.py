@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from speech_ed_flax.commands.outcome import Outcome, UsageError
+from speech_ed_flax.commands.outcome import Outcome, UsageError, refuse_overwriting
 
 _CONFIGS = (".json", ".yaml", ".yml")
 
@@ -48,8 +48,8 @@ def create(
         force: Write into a folder that is not empty, in place of its weights and configs.
         local_files_only: Stay off the network.
     """
-    from speech_ed_flax.commands.staging import refuse_overwriting, staging
     from speech_ed_flax.commands.verification import compare
+    from speech_ed_flax.staging import staging
 
     halves = (
         _half(encoder) | _fields("--encoder-config", encoder_config),

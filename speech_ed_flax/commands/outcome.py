@@ -1,6 +1,7 @@
 """How a command ends: exit codes, and the errors that only a command line can have."""
 
 from enum import IntEnum
+from pathlib import Path
 
 from speech_ed_flax.errors import SpeechError
 
@@ -31,3 +32,11 @@ class UsageError(SpeechError):
 
 class VerificationError(SpeechError):
     """Files that do not read back as they were meant."""
+
+
+def refuse_overwriting(destination: Path, force: bool) -> None:
+    """Raises UsageError if ``destination`` is a file, or a folder with files and no ``force``."""
+    if destination.exists() and not destination.is_dir():
+        raise UsageError(f"{destination}: it is a file; name a folder.")
+    if not force and destination.is_dir() and any(destination.iterdir()):
+        raise UsageError(f"{destination}: it is not empty; name another folder, or use --force.")

@@ -59,9 +59,9 @@ def prepare(
         workers: Processes that decode; with 0 this one does.
         quiet: Say nothing on stderr but errors.
     """
-    from speech_ed_flax.commands.staging import staging
     from speech_ed_flax.data.prepare import Checks
     from speech_ed_flax.data.prepare import prepare as pack
+    from speech_ed_flax.staging import staging
 
     output = _empty(output)
     selected = _Selected(source, audio_root, where or (), without or ())

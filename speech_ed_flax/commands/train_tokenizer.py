@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from speech_ed_flax.commands.outcome import Outcome, UsageError
+from speech_ed_flax.commands.outcome import Outcome, UsageError, refuse_overwriting
 
 
 def train_tokenizer(
@@ -30,8 +30,8 @@ def train_tokenizer(
         lower: Put all text in lower case.
         force: Write into a folder that is not empty.
     """
-    from speech_ed_flax.commands.staging import refuse_overwriting, staging
     from speech_ed_flax.data.tokenizer import train_tokenizer as train
+    from speech_ed_flax.staging import staging
 
     *manifests, destination = paths
     if not manifests:

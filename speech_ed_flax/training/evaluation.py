@@ -42,7 +42,7 @@ class Judgement:
     predictions: Sequence[Prediction]
 
 
-class Interrupted(Exception):
+class EvaluationInterrupted(Exception):  # noqa: N818 - a way out, not an error
     """An evaluation was asked to stop before it was done."""
 
 
@@ -84,7 +84,7 @@ class Evaluator:
             interrupted: asked after each batch whether to stop.
 
         Raises:
-            Interrupted: because it was.
+            EvaluationInterrupted: because it was.
         """
         totals, hypotheses = np.zeros(2), dict[str, str]()
         for loaded in batches:
@@ -93,7 +93,7 @@ class Evaluator:
             known = zip(loaded.ids, texts, strict=True)
             hypotheses |= {name: text for name, text in known if name in references}
             if interrupted():
-                raise Interrupted
+                raise EvaluationInterrupted
         names = sorted(hypotheses)
         said, heard = [references[name] for name in names], [hypotheses[name] for name in names]
         settings = self._settings

@@ -13,7 +13,7 @@ from speech_ed_flax.errors import ConfigError
 class Writer(Protocol):
     """Takes numbers by name, and texts."""
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes what was measured at a step."""
 
     def text(self, step: int, name: str, text: str) -> None:
@@ -73,10 +73,11 @@ class TensorBoard:
             ) from None
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes scalars; ``a/b`` stands in the group ``a``."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            if value is not None:
+                self._writer.add_scalar(name, value, step)
 
     def text(self, step: int, name: str, text: str) -> None:
         """Writes a text."""
@@ -99,7 +100,7 @@ class WeightsAndBiases:
         run = {"id": folder.name, "name": folder.name, "resume": "allow"}
         self._run: Any = wandb.init(project=project, dir=str(folder), config=dict(config), **run)
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, values: Mapping[str, Any]) -> None:
         """Logs scalars."""
         self._run.log(dict(values), step=step)
 
@@ -118,7 +119,7 @@ class Journal:
         """Joins the writers; there may be none."""
         self._writers = writers
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+    def numbers(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes what was measured at a step."""
         for writer in self._writers:
             writer.numbers(step, values)

@@ -12,10 +12,11 @@ import numpy as np
 
 from speech_ed_flax.data.buckets import Shape
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.staging import staging
 from speech_ed_flax.training.checkpoints import Checkpoints
 from speech_ed_flax.training.config import LOWER_IS_BETTER, TrainConfig
 from speech_ed_flax.training.display import Display
-from speech_ed_flax.training.evaluation import Evaluator, Interrupted, Judgement
+from speech_ed_flax.training.evaluation import EvaluationInterrupted, Evaluator, Judgement
 from speech_ed_flax.training.journal import Journal, JsonLines, TensorBoard, WeightsAndBiases
 from speech_ed_flax.training.materials import Materials, gather, keep
 from speech_ed_flax.training.mesh import make_mesh
@@ -129,7 +130,7 @@ def _start(
     def placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
-    restored = checkpoints.restore(jax.tree.map(placed, shapes, places))
+    restored: Any = checkpoints.restore(jax.tree.map(placed, shapes, places))
     progress = Progress(**restored.progress)
     if progress.plan != materials.plan.digest:
         raise ConfigError(
@@ -199,8 +200,7 @@ class Loop:
                 with profiler.step(self.progress.step + 1):
                     self.state, metrics = program(self.state, self.materials.place(loaded))
                 self.progress.step += 1
-                rate = self.materials.model.processor.features.sampling_rate
-                padded = loaded.shape.rows * loaded.shape.samples / rate
+                padded = loaded.shape.rows * loaded.shape.samples / self.materials.rate
                 self.meter.add(loaded.seconds, padded, loaded.waited, flops)
                 self._taken.append((self.progress.step, loaded.ids, metrics))
                 ending = self._stand()
@@ -212,9 +212,9 @@ class Loop:
         """Compiles the step for every shape of batch before the first one; and counts its work."""
         materials, programs = self.materials, {}
         step = make_train_step(materials.module, materials.settings, materials.mesh)
-        shapes, rate = materials.plan.shapes, materials.model.processor.features.sampling_rate
+        shapes = materials.plan.shapes
         for number, shape in enumerate(shapes, 1):
-            size = f"{shape.rows} x {shape.samples / rate:.1f} s"
+            size = f"{shape.rows} x {shape.samples / materials.rate:.1f} s"
             self.display.say(f"compiling step {number} of {len(shapes)}: {size}")
             compiled = step.lower(self.state, materials.batch_like(shape)).compile()
             # The loop over micro-batches is counted once.
@@ -228,7 +228,7 @@ class Loop:
             self._report()
         scores = None
         if self._is_due(step, last):
-            with suppress(Interrupted):  # then it is judged when the training goes on
+            with suppress(EvaluationInterrupted):  # then it is judged when the training goes on
                 scores = self._judge(step)
             self.meter.restart()
         preempted = self.preemption.reached(step)
@@ -315,11 +315,12 @@ class Loop:
         """Writes the best model that the checkpoints hold, or the last one without evaluations."""
         best, state = self.checkpoints.best(), self.state
         if best is not None and best != self.progress.step:
-            like = jax.tree.map(_like, self.state)
-            state = self.checkpoints.restore(like, best).state
+            restored: Any = self.checkpoints.restore(jax.tree.map(_like, self.state), best)
+            state = restored.state
         params = exported(state)
         if jax.process_index() == 0:
-            self.materials.model.save_pretrained(self.run_folder.best, params)
+            with staging(self.run_folder.best) as folder:
+                self.materials.model.save_pretrained(folder, params)
         self.display.say(f"the model is in {self.run_folder.best}")
 
 

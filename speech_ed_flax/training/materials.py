@@ -71,6 +71,16 @@ class Materials:
     load: Callable[[int], Loader]
     sets: Mapping[str, EvaluationSet]
 
+    @property
+    def features(self) -> Any:
+        """What the encoder hears of a clip."""
+        return self.model.processor.features
+
+    @property
+    def rate(self) -> int:
+        """Samples per second."""
+        return self.features.sampling_rate
+
     def place(self, loaded: Any) -> Batch:
         """Puts this process's rows of a batch on the devices."""
         batch = Batch(loaded.inputs, loaded.labels, loaded.mask)
@@ -78,7 +88,7 @@ class Materials:
 
     def batch_like(self, shape: Shape) -> Batch:
         """Returns the shapes of a batch."""
-        values, mask = self.model.processor.features.features([np.zeros(0)], shape.samples)
+        values, mask = self.features.features([np.zeros(0)], shape.samples)
 
         def rows(array: np.ndarray) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((shape.rows, *array.shape[1:]), array.dtype)
@@ -132,8 +142,8 @@ def make_model(settings: ModelSettings, train: Store) -> FlaxSpeechEncoderDecode
             tokenizer = train_tokenizer(
                 train.texts, tokenizer.kind, tokenizer.size, lower=tokenizer.lower
             )
-        halves: Any = (settings.encoder, settings.decoder)
-        model = create(*halves, tokenizer, padding=settings.padding)
+        encoder, decoder = settings.encoder or {}, settings.decoder or {}
+        model = create(encoder, decoder, tokenizer, padding=settings.padding)
     if model.processor.features is None:
         raise ConfigError("the checkpoint lacks preprocessor_config.json: how does it hear?")
     return model

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +77,7 @@ class Meter:
         self._waited = self._seconds = self._padded = self._flops = 0.0
 
 
-def peak_flops(device: jax.Device) -> float | None:
+def peak_flops(device: Any) -> float | None:
     """Returns the FLOP/s of a device, if its kind is known."""
     names = sorted(PEAKS, key=len, reverse=True)
     return next((PEAKS[name] for name in names if device.device_kind.startswith(name)), None)
@@ -86,9 +85,8 @@ def peak_flops(device: jax.Device) -> float | None:
 
 def program_flops(compiled: Any) -> float:
     """Returns the operations of a compiled program; 0 where the backend does not count them."""
-    costs = compiled.cost_analysis()
-    costs = costs[0] if isinstance(costs, Sequence) and costs else costs
-    return max(float((costs or {}).get("flops", 0.0)), 0.0)
+    costs = compiled.cost_analysis() or {}
+    return max(float(costs.get("flops", 0.0)), 0.0)
 
 
 def peak_bytes() -> int:

@@ -68,7 +68,7 @@ def halves(folder: Path) -> tuple[Path, Path]:
 def desk(tmp_path_factory) -> Path:
     """A folder as a reader has it: the repository's files, and models in the Hub's cache."""
     folder = tmp_path_factory.mktemp("desk")
-    for name in ("tests/data", "benchmarks"):
+    for name in ("tests/data", "benchmarks", "configs"):
         shutil.copytree(ROOT / name, folder / name)
     encoder, decoder = halves(tmp_path_factory.mktemp("halves"))
     put_in_cache(folder / "hub", "facebook/wav2vec2-base", encoder)
@@ -120,6 +120,7 @@ def test_the_commands_of_the_page_run_in_its_order(desk):
     transcripts = sorted(path.name for path in (desk / "transcripts").iterdir())
     assert "speech.txt" in transcripts
     assert "speech.srt" in transcripts
+    assert (desk / "runs" / "minute" / "best" / "model.safetensors").exists()
     assert (desk / "whisper-flax" / "flax_model.msgpack").exists()
     assert (desk / "whisper-pytorch" / "model.safetensors").exists()
 

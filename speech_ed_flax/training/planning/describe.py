@@ -53,7 +53,8 @@ def describe(
     wanted = [("train", shape) for shape in shapes] + [("generate", shape) for shape in generated]
     findings = []
     for number, (program, shape) in enumerate(wanted, 1):
-        announce(f"compiling {number} of {len(wanted)}: {program} {shape.rows} x {shape.samples}")
+        size = f"{shape.rows} rows of {shape.samples} samples"
+        announce(f"compiling {number} of {len(wanted)}: {program}, {size}")
         job = Job(program, module, step, mesh, devices, batch_like(module, shape), generation)
         costs, refusal = compile_apart(job)
         findings.append(Finding(program, shape, costs, refusal))

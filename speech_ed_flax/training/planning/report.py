@@ -18,8 +18,8 @@ class Costs:
         arguments: bytes of parameters, optimizer state and batch.
         temporaries: bytes of what is computed on the way.
         peak: most bytes at once, arguments included.
-        flops: of a step on one device; None where the compiler does not say. A loop of unknown
-            length, such as that over the tokens of a search, counts as one turn.
+        flops: of a step on one device; None where the compiler does not say. Loops count as one
+            turn, such as that over the tokens of a search; only that over micro-batches is whole.
         exchanges: between the devices.
         seconds: that compiling took.
     """

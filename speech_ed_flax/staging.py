@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from speech_ed_flax.commands.outcome import UsageError
-
 _WEIGHTS = (
     "model.safetensors",
     "model-*-of-*.safetensors",
@@ -40,14 +38,6 @@ def staging(destination: Path) -> Iterator[Path]:
             os.replace(temporary, destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def refuse_overwriting(destination: Path, force: bool) -> None:
-    """Raises UsageError if ``destination`` is a file, or a folder with files and no ``force``."""
-    if destination.exists() and not destination.is_dir():
-        raise UsageError(f"{destination}: it is a file; name a folder.")
-    if not force and destination.is_dir() and any(destination.iterdir()):
-        raise UsageError(f"{destination}: it is not empty; name another folder, or use --force.")
 
 
 def _merge(folder: Path, destination: Path) -> None:
