@@ -1,11 +1,11 @@
 """CMU AN4 as manifests: speakers to develop on apart, and short utterances of a speaker joined.
 
-    python benchmarks/an4_data.py an4 data/an4 --rounds 4 --longest 6.3
+    python benchmarks/an4_data.py an4 data/an4
 
 ``an4`` holds ``train.tsv`` (path, speaker, seconds, text), the recordings and
 ``dev_speakers.txt``. Written are ``dev.tsv`` and ``train.tsv`` with the utterances as they are, and
 ``joined.tsv``: in each round the utterances of every speaker are shuffled and laid end to end, as
-many as fit; to them come some single ones. Whisper computes seconds of silence behind an utterance
+many as fit; to them come the single ones. Whisper computes seconds of silence behind an utterance
 of AN4, which lasts 2.7 s on average: joined, an epoch takes less than half the time, and every
 round is an augmentation too.
 """
@@ -90,9 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("an4", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--longest", type=float, default=6.3, help="seconds of what is joined")
-    parser.add_argument("--singles", type=int, default=300, help="utterances that stay alone")
+    parser.add_argument("--singles", type=int, default=850, help="utterances that stay alone")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     train, dev = read(options.an4)

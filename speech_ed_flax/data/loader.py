@@ -30,7 +30,7 @@ class LoadedBatch:
         mask: bool ``[rows, samples or frames]``; empty rows have none.
         labels: int32 ``[rows, labels]``; -100 is padding.
         rows: int64 ``[rows]``, numbers in the store; -1 is empty.
-        ids: names of these rows; ``""`` is empty.
+        ids: names of the rows of the whole batch; ``""`` is empty.
         seconds: of sound in the whole batch, at the speeds it is heard.
         padding: share of the whole batch's samples that are not sound.
         waited: seconds that passed until it was there, once it was asked for.
@@ -115,7 +115,7 @@ class Loader:
         planned = self._plan[self._step]
         shape, seconds = planned.shape, float(planned.samples.sum()) / self._store.rate
         rows = planned.rows[self._part.of(shape.rows)]
-        numbers: list[int] = rows.tolist()
+        everyone: list[int] = planned.rows.tolist()
         self._step += 1
         return LoadedBatch(
             step=self._step - 1,
@@ -125,7 +125,7 @@ class Loader:
             mask=loaded["mask"],
             labels=self._labels.padded(rows, shape.labels),
             rows=rows,
-            ids=tuple(self._store.ids[row] if row != EMPTY else "" for row in numbers),
+            ids=tuple(self._store.ids[row] if row != EMPTY else "" for row in everyone),
             seconds=seconds,
             padding=1 - seconds * self._store.rate / (shape.rows * shape.samples),
             waited=waited,

@@ -3,7 +3,9 @@
 from typing import Any
 
 import flax.struct
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from speech_ed_flax.generation.generate import Generated
 
@@ -39,7 +41,7 @@ class GenerationOutput:
     @classmethod
     def of(cls, generated: Generated, prompt_length: int) -> "GenerationOutput":
         """Brings to the host what was found, and cuts it."""
-        found, attentions = generated
+        found, attentions = _whole(generated)
         lengths = np.asarray(found.lengths)
         longest, steps = int(lengths.max()), int(found.length) - prompt_length
         generated_tokens = slice(None, longest - prompt_length)
@@ -57,6 +59,13 @@ class GenerationOutput:
             confidence=_confidence(log_probs, lengths - prompt_length),
             cross_attentions=attentions,
         )
+
+
+def _whole(generated: Generated) -> Generated:
+    """Returns what several processes found together to each of them."""
+    if jax.process_count() == 1:
+        return generated
+    return multihost_utils.process_allgather(generated, tiled=True)
 
 
 def _host(values: Any | None, part: Any = ...) -> Any:

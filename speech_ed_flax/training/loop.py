@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from speech_ed_flax.data.buckets import Shape
 from speech_ed_flax.errors import ConfigError
@@ -318,6 +319,8 @@ class Loop:
             restored: Any = self.checkpoints.restore(jax.tree.map(_like, self.state), best)
             state = restored.state
         params = exported(state)
+        if jax.process_count() > 1:
+            params = multihost_utils.process_allgather(params, tiled=True)
         if jax.process_index() == 0:
             with staging(self.run_folder.best) as folder:
                 self.materials.model.save_pretrained(folder, params)

@@ -1,6 +1,6 @@
 """Where the state and the batches of a training lie on the mesh: one table over parameter paths."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -45,14 +45,23 @@ ROWS = PartitionSpec((DATA, FSDP))
 """A batch is split over the devices of both axes."""
 
 
-def place_of(mesh: AnyMesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
-    """Returns where the parameter of a path lies; an axis that divides no dimension splits none."""
+def place_of(
+    mesh: AnyMesh, path: str, shape: tuple[int, ...], axes: Sequence[str] = (TENSOR, FSDP)
+) -> NamedSharding:
+    """Returns where the parameter of a path lies.
+
+    Args:
+        mesh: of the training.
+        path: of the parameter.
+        shape: of it; an axis that divides none of its dimensions splits none.
+        axes: that may split it.
+    """
     names: list[tuple[str, ...]] = [()] * len(shape)
     left = list(shape)
     for axis, dimensions in first_match(path, PLACES, WHOLE).items():
         size = mesh.shape[axis]
         chosen = next((d for d in dimensions if d < len(left) and left[d] % size == 0), None)
-        if chosen is not None and size > 1:
+        if axis in axes and chosen is not None and size > 1:
             names[chosen] += (axis,)
             left[chosen] //= size
     return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in names)))
@@ -61,6 +70,19 @@ def place_of(mesh: AnyMesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
 def param_sharding(mesh: AnyMesh, params: Params) -> dict[str, Any]:
     """Returns the tree of where parameters lie, given them or their shapes."""
     return map_paths(lambda path, leaf: place_of(mesh, path, leaf.shape), dict(params))
+
+
+def gather_params(mesh: Mesh, params: Params) -> dict[str, Any]:
+    """Returns parameters of which no device lacks a part but for what ``tensor`` splits.
+
+    That is how to generate: what is split over ``fsdp`` would be gathered for every token.
+    """
+    return jax.device_put(dict(params), gathered_sharding(mesh, params))
+
+
+def gathered_sharding(mesh: AnyMesh, params: Params) -> dict[str, Any]:
+    """Returns the tree of where ``gather_params`` puts parameters, given them or their shapes."""
+    return map_paths(lambda path, leaf: place_of(mesh, path, leaf.shape, (TENSOR,)), dict(params))
 
 
 def state_sharding(mesh: AnyMesh, state: TrainState) -> TrainState:

@@ -155,6 +155,10 @@ def _accumulate(
     zero = jnp.zeros(())
     nothing = Sums(zero, zero, zero, jnp.zeros((), jnp.int32))
     totals = (nothing, jax.tree.map(jnp.zeros_like, state.params))
+    if settings.accumulate == 1:
+        # XLA:CPU convolves many times slower inside a loop, even one of a single turn.
+        totals, _ = add(totals, (batch, jnp.zeros((), jnp.int32)))
+        return totals
     numbered = (_split(batch, settings.accumulate), jnp.arange(settings.accumulate))
     totals, _ = jax.lax.scan(add, totals, numbered)
     return totals

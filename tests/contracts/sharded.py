@@ -4,6 +4,7 @@ A process of its own, because how many devices a CPU is must be said before JAX 
 of them train together if they are told of each other.
 """
 
+import functools
 import json
 import sys
 from typing import Any
@@ -17,17 +18,17 @@ from speech_ed_flax.training.distributed import initialise_distributed
 from speech_ed_flax.training.mesh import PRESETS, MeshSettings, make_mesh
 from speech_ed_flax.training.planning.collectives import find_exchanges
 from speech_ed_flax.training.settings import OptimizerSettings, StepSettings
-from speech_ed_flax.training.sharding import create_on, local_rows, place_batch
+from speech_ed_flax.training.sharding import create_on, gather_params, local_rows, place_batch
 from speech_ed_flax.training.step import Batch, make_train_step
 
 MESHES = PRESETS | {
     "tensor": MeshSettings(data=2, fsdp=2, tensor=2),
-    "processes": MeshSettings(data=2, fsdp=1, tensor=2),
+    "processes": MeshSettings(data=1, fsdp=2, tensor=2),
 }
 
 ROWS = 16
 STEPS = 5
-WATCHED = "transformer/layers_0/feed_forward/up/weight"
+WATCHED = "encoder/transformer/layers_0/feed_forward/up/weight"
 
 
 def main(*arguments: str) -> None:
@@ -66,14 +67,13 @@ def train(model: Any, mesh_settings: MeshSettings, chance: bool) -> dict[str, An
     batch = place_batch(mesh, jax.tree.map(lambda leaf: leaf[mine], whole_batch()), ROWS)
     step: Any = make_train_step(model.module, settings, mesh)
     compiled = step.lower(state, batch).compile()
-    watched = state.params["encoder"]
-    for part in WATCHED.split("/"):
-        watched = watched[part]
+    watched = watched_in(state.params)
     found = {
         "rows": [mine.start, mine.stop],
         "bytes": sum(shard.data.nbytes for shard in local_shards(state)),
-        "parts": len({str(shard.index) for shard in watched.addressable_shards}),
+        "parts": parts_of(watched),
         "share": watched.addressable_shards[0].data.size / watched.size,
+        "gathered": parts_of(watched_in(gather_params(mesh, state.params))),
         "exchanges": {one.kind: one.count for one in find_exchanges(compiled.as_text())},
     }
     losses = []
@@ -89,6 +89,15 @@ def whole_batch() -> Batch:
     labels = np.random.default_rng(1).integers(5, VOCAB, (ROWS, 8), np.int32)
     lengths = 1 + np.arange(ROWS) % 8
     return Batch(inputs, np.where(np.arange(8) < lengths[:, None], labels, -100), mask)
+
+
+def watched_in(params: Any) -> jax.Array:
+    return functools.reduce(lambda tree, part: tree[part], WATCHED.split("/"), params)
+
+
+def parts_of(leaf: jax.Array) -> int:
+    """Returns how many different parts the devices of this process hold."""
+    return len({str(shard.index) for shard in leaf.addressable_shards})
 
 
 def local_shards(state: Any) -> list[Any]:

@@ -74,6 +74,12 @@ def test_two_processes_train_as_one_device_does_and_each_loads_its_own_rows():
     assert [one["rows"] for one in together] == [[0, 8], [8, 16]]
 
 
+@pytest.mark.parametrize(("mesh", "parts"), [("host", 1), ("pod", 1), ("tensor", 2)])
+def test_gathered_parameters_are_whole_but_for_what_tensor_splits(mesh, parts):
+    assert trained()[mesh]["gathered"] == parts
+    assert [one["gathered"] for one in trained_together()] == [2, 2]
+
+
 @pytest.mark.parametrize(("mesh", "parts"), [("data", 1), ("host", 8), ("pod", 4), ("tensor", 4)])
 def test_weights_and_moments_are_split_over_the_devices(mesh, parts):
     there = trained()[mesh]

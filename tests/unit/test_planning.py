@@ -1,7 +1,7 @@
 """What a plan reads and says, without compiling anything."""
 
 import json
-from types import SimpleNamespace
+from subprocess import CompletedProcess
 
 import pytest
 from families import DECODERS, SHALLOW, joint
@@ -120,7 +120,7 @@ COSTS = Costs(2 * GIB, 6 * GIB, 8 * GIB, 3e12, (Exchange("all-reduce", True, 2, 
 
 def process(monkeypatch, returncode: int, stdout: str = "", stderr: str = "") -> None:
     """Lets the compiler's process end like this."""
-    ended = SimpleNamespace(returncode=returncode, stdout=stdout.encode(), stderr=stderr.encode())
+    ended = CompletedProcess([], returncode, stdout.encode(), stderr.encode())
     monkeypatch.setattr(described.subprocess, "run", lambda *_, **__: ended)
 
 

@@ -32,7 +32,7 @@ from speech_ed_flax.training.planning.report import Costs
 from speech_ed_flax.training.sharding import (
     abstract_state,
     batch_sharding,
-    param_sharding,
+    gathered_sharding,
     state_sharding,
 )
 from speech_ed_flax.training.step import make_train_step
@@ -89,7 +89,7 @@ def _lower_training(job: Job, mesh: Mesh) -> Any:
 
 
 def _lower_generation(job: Job, mesh: Mesh) -> Any:
-    """Lowers the search as it runs between steps of training: on their parameters, as they lie."""
+    """Lowers the search as it runs between steps of training, on their gathered parameters."""
     params = unflatten_dict(abstract_params(job.module), sep="/")
     decoder, batch = job.module.decoder.config, _on(mesh, job.batch)
     settings = GenerationSettings.from_hf(job.generation, PROMPT, decoder.vocab)
@@ -99,9 +99,8 @@ def _lower_generation(job: Job, mesh: Mesh) -> Any:
     whole = NamedSharding(mesh, PartitionSpec())
     prompt = jax.ShapeDtypeStruct((batch.labels.shape[0], PROMPT), jnp.int32, sharding=whole)
     speech = (batch.inputs, batch.mask)
-    params = _placed(params, param_sharding(mesh, params))
-    with jax.set_mesh(mesh):
-        return generate.lower(job.module, params, *speech, prompt, plan, rules)
+    params = _placed(params, gathered_sharding(mesh, params))
+    return generate.lower(job.module, params, *speech, prompt, plan, rules)
 
 
 def _placed(shapes: Any, places: Any) -> Any:
