@@ -23,6 +23,7 @@ from speech_ed_flax.commands.doctor import doctor, versions
 from speech_ed_flax.commands.evaluate import evaluate
 from speech_ed_flax.commands.inspect import inspect
 from speech_ed_flax.commands.outcome import Outcome, UsageError, VerificationError
+from speech_ed_flax.commands.plan import plan
 from speech_ed_flax.commands.prepare import prepare
 from speech_ed_flax.commands.train import train
 from speech_ed_flax.commands.train_tokenizer import train_tokenizer
@@ -47,6 +48,7 @@ _COMMANDS = (
     prepare,
     train_tokenizer,
     create,
+    plan,
     train,
     checkpoint,
     convert,

@@ -17,7 +17,7 @@ KINDS = (
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (\(?[a-z0-9]+\[.*?) ([a-z][\w-]*)\((.*)$")
-_SHAPE = re.compile(r"([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]")
+_SHAPE = re.compile(r"[a-z]+(\d*)[a-z0-9]*\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|body|condition)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -128,16 +128,16 @@ def _payload(instruction: _Instruction, of: dict[str, _Instruction]) -> int:
     operands = re.findall(r"%([\w.-]+)", instruction.rest.partition(")")[0])
     given = sum(_bytes(of[name].result) for name in operands if name in of)
     made = _bytes(instruction.result)
-    if instruction.opcode in ("all-gather-start", "collective-permute-start"):
-        made -= given  # the result of a start holds the operand too
+    if instruction.opcode.startswith("collective-permute"):
+        return given
+    if instruction.opcode == "all-gather-start":
+        made -= given  # its result holds the operand too
     return max(given, made)
 
 
 def _bytes(shapes: str) -> int:
-    """Returns the bytes of all arrays of a type; ``u32[]`` is a token of the runtime's own."""
+    """Returns the bytes of all arrays of a type."""
     total = 0
-    for kind, bits, sizes in _SHAPE.findall(shapes):
-        if (kind, sizes) != ("u", ""):
-            count = prod(int(size) for size in sizes.split(",") if size)
-            total += count * (int(bits or 8) if kind != "token" else 0) // 8
+    for bits, sizes in _SHAPE.findall(shapes):
+        total += prod(int(size) for size in sizes.split(",") if size) * int(bits or 8) // 8
     return total
