@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from speech_ed_flax.metrics import align, score
 from speech_ed_flax.training.config import EvaluationSettings
 from speech_ed_flax.training.settings import StepSettings
-from speech_ed_flax.training.state import TrainState, exported
+from speech_ed_flax.training.sharding import gather_params
+from speech_ed_flax.training.state import TrainState, judged, without_head
 from speech_ed_flax.training.step import Batch, forward
+from speech_ed_flax.types import Params
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Evaluator:
         model: Any,
         step: StepSettings,
         settings: EvaluationSettings,
+        mesh: Mesh,
         place: Callable[[Any], Any],
     ):
         """Prepares evaluations.
@@ -61,9 +65,10 @@ class Evaluator:
             model: a ``FlaxSpeechEncoderDecoderModel``; its own parameters are not used.
             step: of the training; dropout and SpecAugment are off here.
             settings: what is generated and computed.
+            mesh: of the training.
             place: puts this process's rows of a batch on the devices.
         """
-        self._model, self._settings, self._place = model, settings, place
+        self._model, self._settings, self._mesh, self._place = model, settings, mesh, place
         quiet = replace(step, dropout=False, augment=False)
         self._loss = jax.jit(partial(forward, model.module, quiet))
 
@@ -85,9 +90,11 @@ class Evaluator:
         Raises:
             EvaluationInterrupted: because it was.
         """
+        # Once, where a search over sharded parameters would gather them for every token.
+        params = gather_params(self._mesh, judged(state))
         totals, hypotheses = np.zeros(2), dict[str, str]()
         for loaded in batches:
-            loss, labels, texts = self._batch(state, loaded)
+            loss, labels, texts = self._batch(params, loaded)
             totals += (loss, labels)
             known = zip(loaded.ids, texts, strict=True)
             hypotheses |= {name: text for name, text in known if name in references}
@@ -103,13 +110,13 @@ class Evaluator:
         predictions = [Prediction(*one) for one in shown][: settings.samples]
         return Judgement(numbers, predictions)
 
-    def _batch(self, state: TrainState, loaded: Any) -> tuple[float, int, list[str]]:
+    def _batch(self, params: Params, loaded: Any) -> tuple[float, int, list[str]]:
         """Returns the sum of the losses of a batch, how many labels it has, and its texts."""
-        params = state.params if state.average is None else state.average
         placed: Batch = self._place(loaded)
-        sums = self._loss(params, placed, state.key)
+        sums = self._loss(params, placed, jax.random.key(0))
+        speech = (placed.inputs, placed.mask)
         found = self._model.generate(
-            placed.inputs, placed.mask, params=exported(state), **self._settings.generation
+            *speech, params=without_head(params), **self._settings.generation
         )
         tokens = found.sequences
         first = tokens[:: max(1, len(tokens) // placed.inputs.shape[0])]  # the best of several

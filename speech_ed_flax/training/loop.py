@@ -175,6 +175,7 @@ class Loop:
             self.materials.model,
             self.materials.settings,
             self.config.evaluation,
+            self.materials.mesh,
             self.materials.place,
         )
         ending = self._stand()

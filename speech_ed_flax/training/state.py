@@ -67,7 +67,16 @@ def create(
     return TrainState(zero, jnp.copy(zero), key, trained, fresh, average)
 
 
-def exported(state: TrainState) -> dict[str, Any]:
-    """Returns the parameters of the model alone, averaged if the training averages them."""
-    params = state.params if state.average is None else state.average
+def judged(state: TrainState) -> Params:
+    """Returns the parameters that the training is judged by: averaged if it averages them."""
+    return state.params if state.average is None else state.average
+
+
+def without_head(params: Params) -> dict[str, Any]:
+    """Returns the parameters of the model alone, as a checkpoint holds them."""
     return {name: tree for name, tree in params.items() if name != CTC_HEAD}
+
+
+def exported(state: TrainState) -> dict[str, Any]:
+    """Returns the parameters of the model that the training made."""
+    return without_head(judged(state))

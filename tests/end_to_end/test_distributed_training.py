@@ -29,7 +29,16 @@ def start(config, folder, *changes, devices=1, **environment):
     environment = os.environ | environment
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "programs")
     environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, "-m", "speech_ed_flax", "train", "-c", str(config), "-o", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "speech_ed_flax",
+        "train",
+        "-c",
+        str(config),
+        "-o",
+        str(folder),
+    ]
     return subprocess.Popen(
         [*command, *changes],
         env=environment,

@@ -14,7 +14,7 @@ from speech_ed_flax.model import SpeechEncoderDecoder
 from speech_ed_flax.training.mesh import MeshSettings, axis_sizes
 from speech_ed_flax.training.planning.collectives import Exchange
 from speech_ed_flax.training.planning.job import Job, batch_like
-from speech_ed_flax.training.planning.report import Costs, Finding, Report
+from speech_ed_flax.training.planning.report import Costs, Finding, Program, Report
 from speech_ed_flax.training.planning.topology import GIB, Topology, parse_topology
 from speech_ed_flax.training.settings import StepSettings
 
@@ -50,7 +50,8 @@ def describe(
     devices = parse_topology(topology)
     devices.check_compiler()
     sizes = axis_sizes(mesh, devices.count)
-    wanted = [("train", shape) for shape in shapes] + [("generate", shape) for shape in generated]
+    wanted: list[tuple[Program, Shape]] = [("train", shape) for shape in shapes]
+    wanted += [("generate", shape) for shape in generated]
     findings = []
     for number, (program, shape) in enumerate(wanted, 1):
         size = f"{shape.rows} rows of {shape.samples} samples"
