@@ -1,5 +1,6 @@
 """What a person sees of a training on stderr."""
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class Display:
     def numbers(self, step: int, values: Mapping[str, Any]) -> None:
         """Shows the latest measurements."""
         line = (
-            f"loss {values['train/loss']:.3f}  rate {values['train/learning_rate']:.2g}  "
+            f"loss {values['train/loss'] or math.nan:.3f}  rate {values['train/learning_rate']:.2g}  "
             f"{values['speed/audio_seconds_per_second']:.1f} s of audio/s  "
             f"waiting {values['speed/data_wait_percent']:.0f} %"
         )

@@ -1,6 +1,6 @@
 """The loop: batch after batch, judged and saved in between, until it is done or interrupted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -27,7 +27,10 @@ from speech_ed_flax.training.profiler import Profiler
 from speech_ed_flax.training.run import Resume, RunFolder
 from speech_ed_flax.training.sharding import abstract_state, create_on, state_sharding
 from speech_ed_flax.training.state import TrainState, exported
-from speech_ed_flax.training.step import make_train_step
+from speech_ed_flax.training.step import Metrics, make_train_step
+
+LATEST = ("gradient_norm", "learning_rate")
+"""Metrics of which a report tells the last value."""
 
 
 class Ending(Enum):
@@ -255,19 +258,12 @@ class Loop:
             return
         taken, self._taken = self._taken, []
         metrics = jax.device_get([metrics for _, _, metrics in taken])
-        labels = np.array([one.labels for one in metrics])
         for (step, ids, _), one in zip(taken, metrics, strict=True):
             if one.skipped:
                 self._note_skipped(step, ids, one)
-        values: dict[str, Any] = {
-            f"train/{name}": finite(np.sum([getattr(one, name) for one in metrics] * labels))
-            for name in ("loss", "cross_entropy", "ctc")
-        }
-        values = {name: value and value / max(labels.sum(), 1) for name, value in values.items()}
-        values["train/gradient_norm"] = finite(metrics[-1].gradient_norm)
-        values["train/learning_rate"] = finite(metrics[-1].learning_rate)
+        values = {f"train/{name}": value for name, value in _means(metrics).items()}
         values["train/skipped"] = int(self.state.skipped)
-        values |= self.meter.read(int(labels.sum()))
+        values |= self.meter.read(int(sum(one.labels for one in metrics)))
         self.journal.numbers(self.progress.step, values)
         self.display.numbers(self.progress.step, values)
 
@@ -326,6 +322,20 @@ class Loop:
             with staging(self.run_folder.best) as folder:
                 self.materials.model.save_pretrained(folder, params)
         self.display.say(f"the model is in {self.run_folder.best}")
+
+
+def _means(metrics: Sequence[Metrics]) -> dict[str, float | None]:
+    """Returns the mean losses over the labels of the steps that were not skipped, and the rest."""
+    used = [one for one in metrics if not one.skipped]
+    labels = [int(one.labels) for one in used]
+    means: dict[str, float | None] = {
+        name: float(np.average([getattr(one, name) for one in used], weights=labels))
+        if used
+        else None
+        for name in ("loss", "cross_entropy", "ctc")
+    }
+    means |= {name: finite(getattr(metrics[-1], name)) for name in LATEST}
+    return means
 
 
 def _like(leaf: jax.Array) -> jax.ShapeDtypeStruct:

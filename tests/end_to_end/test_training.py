@@ -155,10 +155,25 @@ def test_a_training_on_other_data_does_not_go_on(config, finished, tmp_path):
         train(other, finished)
 
 
-def test_a_training_stops_when_it_gets_no_better(config, tmp_path):
+def test_a_training_stops_when_it_gets_no_better_and_shows_what_it_did(config, tmp_path):
     patient = replace(config.evaluation, every=5, patience=2)
     slow = replace(config.optimizer, learning_rate=0.0)
-    stopping = replace(config, evaluation=patient, optimizer=slow)
+    log = replace(config.log, tensorboard=True)
+    stopping = replace(config, evaluation=patient, optimizer=slow, log=log, profile="2:3")
     assert train(stopping, tmp_path / "run") is Ending.STOPPED_EARLY
     judged = [line for line in lines(tmp_path / "run" / "metrics.jsonl") if "dev/wer" in line]
     assert [line["step"] for line in judged] == [5, 10, 15]
+    shown = tmp_path / "run" / "tensorboard"
+    assert list(shown.glob("events.out.tfevents.*"))
+    assert list(shown.glob("plugins/profile/*/*")), "steps 2 and 3 were to be traced"
+
+
+def test_steps_that_are_not_finite_are_skipped_and_their_recordings_named(config, tmp_path):
+    wild = replace(config.optimizer, learning_rate=1e30, warmup_steps=0, steps=4)
+    train(replace(config, optimizer=wild), tmp_path / "run")
+    skipped = lines(tmp_path / "run" / "skipped.jsonl")
+    assert [line["step"] for line in skipped] == [2, 3, 4]
+    assert all(name.endswith(".wav") for line in skipped for name in line["ids"])
+    (report,) = (line for line in lines(tmp_path / "run" / "metrics.jsonl") if "train/loss" in line)
+    assert report["train/skipped"] == 3
+    assert 0 < report["train/loss"] < 10, "the mean of the steps that count"
