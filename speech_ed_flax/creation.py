@@ -1,11 +1,13 @@
 """New models of two halves, each from a checkpoint or a config, for a vocabulary old or new."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import GenerationConfig
 
 from speech_ed_flax.conversion.config import (
@@ -24,6 +26,7 @@ from speech_ed_flax.conversion.processor import (
     load_tokenizer,
 )
 from speech_ed_flax.errors import CheckpointError, ConfigError
+from speech_ed_flax.layers.linear import DEVIATION
 from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 
 LONGEST_TEXT = 448
@@ -83,13 +86,27 @@ def create(
     hearer = (
         read_half("encoder", folders[0], hearing) if folders[0] else random_half("encoder", hearing)
     )
-    loaded = join_halves(hearer, writer, {}, padding, dtype, jax.random.key(seed))
+    loaded = _spread(join_halves(hearer, writer, {}, padding, dtype, jax.random.key(seed)))
     generation = _generation(loaded, folders[1] if not is_new else None)
     features = load_features(folders[0]) if folders[0] else None
     features = fit_features(features, loaded.module.encoder.config)
     require(dict.fromkeys(fill_token_ids(loaded.config, generation, tokenizer)))
     processor = Processor(features, tokenizer)
     return FlaxSpeechEncoderDecoderModel.of_loaded(loaded, generation, processor, attention)
+
+
+def _spread(loaded: Loaded) -> Loaded:
+    """Gives random dense layers and embeddings the deviation that the config of their half asks for.
+
+    It is ``init_std`` or ``initializer_range``. A projection between the halves is the decoder's.
+    """
+    params = flatten_dict(loaded.params, sep="/")
+    for path in loaded.fresh:
+        config = loaded.config.encoder if path.startswith("encoder/") else loaded.config.decoder
+        wanted = getattr(config, "init_std", None) or getattr(config, "initializer_range", None)
+        if wanted and path.endswith(("/weight", "/embedding")):
+            params[path] = params[path] * (wanted / DEVIATION)
+    return replace(loaded, params=unflatten_dict(params, sep="/"))
 
 
 def _folder(half: Mapping[str, Any], local_files_only: bool) -> Path | None:

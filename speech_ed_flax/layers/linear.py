@@ -8,7 +8,8 @@ from jax import lax
 
 from speech_ed_flax.types import Array, Float
 
-INITIALISE = nn.initializers.normal(0.02)
+DEVIATION = 0.02
+INITIALISE = nn.initializers.normal(DEVIATION)
 
 Embed = partial(nn.Embed, embedding_init=INITIALISE)
 

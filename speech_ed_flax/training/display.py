@@ -51,8 +51,9 @@ class Display:
 
     def numbers(self, step: int, values: Mapping[str, Any]) -> None:
         """Shows the latest measurements."""
+        loss = values["train/loss"] or math.nan
         line = (
-            f"loss {values['train/loss'] or math.nan:.3f}  rate {values['train/learning_rate']:.2g}  "
+            f"loss {loss:.3f}  rate {values['train/learning_rate']:.2g}  "
             f"{values['speed/audio_seconds_per_second']:.1f} s of audio/s  "
             f"waiting {values['speed/data_wait_percent']:.0f} %"
         )
