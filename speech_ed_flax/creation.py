@@ -96,7 +96,7 @@ def create(
 
 
 def _spread(loaded: Loaded) -> Loaded:
-    """Gives random dense layers and embeddings the deviation that the config of their half asks for.
+    """Gives random dense layers and embeddings the deviation that their config asks for.
 
     It is ``init_std`` or ``initializer_range``. A projection between the halves is the decoder's.
     """

@@ -10,16 +10,16 @@ from typing import Any
 class Display:
     """A live bar on a terminal, lines elsewhere."""
 
-    def __init__(self, steps: int, shown: bool = True):
-        """Prepares for a training of so many steps; nothing is shown if it is not ``shown``."""
-        self._steps, self._shown = steps, shown
+    def __init__(self, steps: int):
+        """Prepares for a training of so many steps."""
+        self._steps = steps
         self._bar: Any = None
         self._task: Any = None
 
     @contextmanager
     def shown(self, step: int) -> Iterator["Display"]:
         """Shows the progress from ``step`` on, while the block runs."""
-        if not (self._shown and sys.stderr.isatty()):
+        if not sys.stderr.isatty():
             yield self
             return
         from rich.console import Console
@@ -46,7 +46,7 @@ class Display:
         """Prints a line that stays."""
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
-        elif self._shown:
+        else:
             print(line, file=sys.stderr, flush=True)
 
     def numbers(self, step: int, values: Mapping[str, Any]) -> None:

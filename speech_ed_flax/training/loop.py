@@ -1,6 +1,6 @@
 """The loop: batch after batch, judged and saved in between, until it is done or interrupted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -16,14 +16,14 @@ from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.staging import staging
 from speech_ed_flax.training.checkpoints import Checkpoints
 from speech_ed_flax.training.config import LOWER_IS_BETTER, TrainConfig
-from speech_ed_flax.training.display import Display
 from speech_ed_flax.training.evaluation import EvaluationInterrupted, Evaluator, Judgement
-from speech_ed_flax.training.journal import Journal, JsonLines, TensorBoard, WeightsAndBiases
 from speech_ed_flax.training.materials import Materials, gather, keep
 from speech_ed_flax.training.mesh import make_mesh
 from speech_ed_flax.training.meter import Meter, finite, peak_flops, program_flops
 from speech_ed_flax.training.preemption import Preemption
 from speech_ed_flax.training.profiler import Profiler
+from speech_ed_flax.training.progress import Progress
+from speech_ed_flax.training.reporter import Reporter, Silence
 from speech_ed_flax.training.run import Resume, RunFolder
 from speech_ed_flax.training.sharding import abstract_state, create_on, state_sharding
 from speech_ed_flax.training.state import TrainState, exported
@@ -39,37 +39,6 @@ class Ending(Enum):
     FINISHED = "finished"
     STOPPED_EARLY = "stopped early"
     PREEMPTED = "preempted"
-
-
-@dataclass
-class Progress:
-    """What a training knows of itself beside its state; part of every checkpoint.
-
-    Attributes:
-        step: batches seen: also where the data goes on.
-        plan: digest of the plan of batches.
-        evaluated: the last step that was judged.
-        best: the best value of what the training is judged by.
-        best_step: when that was.
-        stale: evaluations since then.
-    """
-
-    step: int = 0
-    plan: str = ""
-    evaluated: int = 0
-    best: float | None = None
-    best_step: int = 0
-    stale: int = 0
-
-    def judged(self, step: int, value: float | None, lower_is_better: bool) -> None:
-        """Takes note of an evaluation; ``value`` is None where it was no number."""
-        self.evaluated = step
-        better = value is not None and (
-            self.best is None or (value < self.best if lower_is_better else value > self.best)
-        )
-        self.stale = 0 if better else self.stale + 1
-        if better:
-            self.best, self.best_step = value, step
 
 
 def train(config: TrainConfig, path: Path, resume: Resume = "auto") -> Ending:
@@ -88,7 +57,6 @@ def train(config: TrainConfig, path: Path, resume: Resume = "auto") -> Ending:
     run, first = RunFolder(path), jax.process_index() == 0
     if first:
         run.begin(config, resume)
-    display = Display(config.optimizer.steps or 0, shown=first)
     best_by = f"{next(iter(config.evaluate), '')}/{config.evaluation.best_by}"
     lower = LOWER_IS_BETTER[config.evaluation.best_by]
     with (
@@ -105,14 +73,12 @@ def train(config: TrainConfig, path: Path, resume: Resume = "auto") -> Ending:
         if first and not resumed:
             keep(materials.model, run.model)
         state, progress = _start(config, materials, checkpoints, resumed)
-        journal = _journal(config, run, progress.step) if first else Journal()
+        reporter = Reporter(config, run, progress.step) if first else Silence()
         try:
-            loop = Loop(
-                config, run, materials, checkpoints, preemption, display, journal, state, progress
-            )
+            loop = Loop(config, run, materials, checkpoints, preemption, reporter, state, progress)
             return loop.run()
         finally:
-            journal.close()
+            reporter.close()
 
 
 def _start(
@@ -145,15 +111,6 @@ def _start(
     return restored.state, progress
 
 
-def _journal(config: TrainConfig, run: RunFolder, step: int) -> Journal:
-    writers: list[Any] = [JsonLines(run.metrics, step)]
-    if config.log.tensorboard:
-        writers.append(TensorBoard(run.tensorboard, step))
-    if config.log.wandb:
-        writers.append(WeightsAndBiases(config.log.wandb, run.path, asdict(config)))
-    return Journal(*writers)
-
-
 @dataclass
 class Loop:
     """A training under way."""
@@ -163,8 +120,7 @@ class Loop:
     materials: Materials
     checkpoints: Checkpoints
     preemption: Preemption
-    display: Display
-    journal: Journal
+    reporter: Silence
     state: TrainState
     progress: Progress
     _taken: list[tuple[int, Any, Any]] = field(default_factory=list)
@@ -198,7 +154,7 @@ class Loop:
         with (
             profiler,
             self.materials.load(self.progress.step) as batches,
-            self.display.shown(self.progress.step),
+            self.reporter.shown(self.progress.step),
         ):
             for loaded in batches:
                 program, flops = programs[loaded.shape]
@@ -220,7 +176,7 @@ class Loop:
         shapes = materials.plan.shapes
         for number, shape in enumerate(shapes, 1):
             size = f"{shape.rows} x {shape.samples / materials.rate:.1f} s"
-            self.display.say(f"compiling step {number} of {len(shapes)}: {size}")
+            self.reporter.say(f"compiling step {number} of {len(shapes)}: {size}")
             compiled = step.lower(self.state, materials.batch_like(shape)).compile()
             # The loop over micro-batches is counted once.
             programs[shape] = compiled, program_flops(compiled) * self.config.accumulate
@@ -260,19 +216,11 @@ class Loop:
         metrics = jax.device_get([metrics for _, _, metrics in taken])
         for (step, ids, _), one in zip(taken, metrics, strict=True):
             if one.skipped:
-                self._note_skipped(step, ids, one)
+                self.reporter.skipped(step, ids, one)
         values = {f"train/{name}": value for name, value in _means(metrics).items()}
         values["train/skipped"] = int(self.state.skipped)
         values |= self.meter.read(int(sum(one.labels for one in metrics)))
-        self.journal.numbers(self.progress.step, values)
-        self.display.numbers(self.progress.step, values)
-
-    def _note_skipped(self, step: int, ids: Any, metrics: Any) -> None:
-        reason = {"loss": finite(metrics.loss), "gradient_norm": finite(metrics.gradient_norm)}
-        self.display.say(f"warning: step {step} changed nothing, it was not finite")
-        with_ids = JsonLines(self.run_folder.skipped, step - 1)
-        with_ids.numbers(step, {"ids": [name for name in ids if name], **reason})
-        with_ids.close()
+        self.reporter.measured(self.progress.step, values)
 
     def _judge(self, step: int) -> dict[str, float]:
         """Evaluates every set, and takes note of the results."""
@@ -290,24 +238,12 @@ class Loop:
         first, best_by = next(iter(found)), self.config.evaluation.best_by
         value = finite(numbers[f"{first}/{best_by}"])
         self.progress.judged(step, value, LOWER_IS_BETTER[best_by])
-        self.journal.numbers(step, {name: finite(value) for name, value in numbers.items()})
-        self._show(step, found)
+        self.reporter.judged(step, found)
         return numbers
 
     def _is_asked_to_stop(self) -> bool:
         """Tells it at once; several processes agree on it only between steps."""
         return jax.process_count() == 1 and self.preemption.signal is not None
-
-    def _show(self, step: int, found: Mapping[str, Judgement]) -> None:
-        shown = JsonLines(self.run_folder.predictions, step - 1)
-        for name, judgement in found.items():
-            scores = "  ".join(f"{m} {v:.4f}" for m, v in judgement.numbers.items())
-            self.display.say(f"step {step}  {name}: {scores}")
-            for one in judgement.predictions:
-                shown.numbers(step, {"set": name, **asdict(one), "alignment": one.lines()})
-            lines = [line for one in judgement.predictions for line in (*one.lines(), "")]
-            self.journal.text(step, name, "\n".join(f"    {line}" for line in lines))
-        shown.close()
 
     def _export(self) -> None:
         """Writes the best model that the checkpoints hold, or the last one without evaluations."""
@@ -321,7 +257,7 @@ class Loop:
         if jax.process_index() == 0:
             with staging(self.run_folder.best) as folder:
                 self.materials.model.save_pretrained(folder, params)
-        self.display.say(f"the model is in {self.run_folder.best}")
+        self.reporter.say(f"the model is in {self.run_folder.best}")
 
 
 def _means(metrics: Sequence[Metrics]) -> dict[str, float | None]:

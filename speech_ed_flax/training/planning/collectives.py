@@ -19,6 +19,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (\(?[a-z0-9]+\[.*?) ([a-z][\w-]*)\((.*)$")
 _SHAPE = re.compile(r"[a-z]+(\d*)[a-z0-9]*\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|body|condition)=%?([\w.-]+)")
+_APPLIED = re.compile(r"to_apply=%?([\w.-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=%?([\w.-]+)")
@@ -94,6 +95,8 @@ def _called(instruction: _Instruction) -> list[str]:
     if instruction.opcode.endswith(("-done", "-update")):  # the start did run it
         return []
     names = _CALLED.findall(instruction.rest)
+    if instruction.opcode == "call":
+        names += _APPLIED.findall(instruction.rest)
     for group in _BRANCHES.findall(instruction.rest):
         names += [name.strip().lstrip("%") for name in group.split(",")]
     return names

@@ -51,7 +51,7 @@ def describe(
     devices.check_compiler()
     sizes = axis_sizes(mesh, devices.count)
     wanted: list[tuple[Program, Shape]] = [("train", shape) for shape in shapes]
-    wanted += [("generate", shape) for shape in generated]
+    wanted.extend(("generate", shape) for shape in generated)
     findings = []
     for number, (program, shape) in enumerate(wanted, 1):
         size = f"{shape.rows} rows of {shape.samples} samples"
