@@ -17,6 +17,7 @@ from speech_ed_flax.layers.linear import Dense
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm
 from speech_ed_flax.layers.placement import split_rows
 from speech_ed_flax.layers.remat import check_policy, rematerialised
+from speech_ed_flax.layers.scan import scan_layers
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 
@@ -49,6 +50,7 @@ class LayerConfig:
         layer_drop: rate at which whole layers are skipped (LayerDrop; Fan et al., 2019).
         attention: kernel of the attention, "xla", "splash" or "cudnn"; see ``attend``.
         remat: what is kept for the backward pass, "none", "dots" or "full"; see ``POLICIES``.
+        scan: whether layers are compiled once and looped over, where there is no cache.
     """
 
     width: int
@@ -67,6 +69,7 @@ class LayerConfig:
     layer_drop: float = 0.0
     attention: str = "xla"
     remat: str = "none"
+    scan: bool = False
 
     def __post_init__(self):
         """Checks the sizes, the kernel and the policy.
@@ -76,6 +79,11 @@ class LayerConfig:
         """
         check_kernel(self.attention)
         check_policy(self.remat)
+        if self.scan and self.scaled_by_depth:
+            raise ConfigError(
+                "scan=True needs layers that are alike, and these scale their scores by their "
+                "depth: use scan=False."
+            )
         for name in ("width", "heads", "up_width"):
             size = getattr(self, name)
             if not (isinstance(size, int) and size > 0):
@@ -230,9 +238,12 @@ class TransformerEncoder(nn.Module):
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
         kind = rematerialised(EncoderLayer, self.config.remat)
-        for index in range(self.depth):
-            layer = kind(self.config, index, name=f"layers_{index}")
-            x = perhaps_skip(self, x, layer(x, seen))
+        layers = [kind(self.config, i, name=f"layers_{i}") for i in range(self.depth)]
+        if self.config.scan and not self.is_initializing():
+            x = scan_layers(self, layers, lambda apply, x, _: apply(x, seen), x)
+        else:
+            for layer in layers:
+                x = perhaps_skip(self, x, layer(x, seen))
         return norm(x) if self.config.pre_norm else x
 
 
@@ -279,6 +290,15 @@ class TransformerDecoder(nn.Module):
             length, ancestry = cache.length, cache.ancestry
         seen = visible(target, length, position, ancestry, mask)
         context_mask = None if context.mask is None else context.mask[:, None, None, :]
+        if self.config.scan and cache is None and not self.is_initializing():
+            x = scan_layers(
+                self,
+                self.layers,
+                lambda apply, x, key_value: apply(x, key_value, context_mask, None, 0, seen)[0],
+                x,
+                context.layers,
+            )
+            return apart(self._last(x), slots), None
         written = []
         for number, layer in enumerate(self.layers):
             old = None if cache is None else cache.layers[number]
@@ -286,5 +306,8 @@ class TransformerDecoder(nn.Module):
             after, new = layer(x, *arguments)
             x = perhaps_skip(self, x, after)
             written.append(new)
-        x = apart(self.norm(x) if self.config.pre_norm else x, slots)
+        x = apart(self._last(x), slots)
         return x, None if cache is None else cache._replace(layers=tuple(written))
+
+    def _last(self, x: Float[Array, "batch queries width"]) -> Float[Array, "batch queries width"]:
+        return self.norm(x) if self.config.pre_norm else x

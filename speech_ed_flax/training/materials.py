@@ -110,7 +110,7 @@ def gather(config: TrainConfig, mesh: Mesh, begun: Path | None) -> Materials:
     """
     train = open_stores(config.train)
     model = reopen(begun, config.model.padding) if begun else make_model(config.model, train)
-    module = with_layers(model.module, remat=config.model.remat)
+    module = with_layers(model.module, remat=config.model.remat, scan=config.model.scan)
     settings = step_settings(config, model)
     data = _Data(config, model, settings, mesh)
     labels = data.labels(train)

@@ -86,7 +86,10 @@ def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> M
             f"{_text(sizes)} is a mesh of {count} devices and {processes} processes have "
             f"{len(devices)}: change an axis, or make it -1."
         )
-    return Mesh(_laid_out(sizes, devices[:count]), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    chosen = np.array(devices[:count]).reshape(sizes)
+    if devices[0].platform == "tpu" and count == len(devices):
+        chosen = _neighbours(sizes, devices)
+    return Mesh(chosen, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def axis_sizes(settings: MeshSettings, count: int) -> dict[str, int]:
@@ -105,11 +108,9 @@ def axis_sizes(settings: MeshSettings, count: int) -> dict[str, int]:
     return dict(zip(AXES, sizes, strict=True))
 
 
-def _laid_out(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
-    """Returns devices in the shape of the mesh; what exchanges most has the shortest way."""
+def _neighbours(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+    """Returns TPUs in the shape of the mesh; what exchanges most has the shortest way."""
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if devices[0].platform != "tpu" or len(devices) == 1:
-        return np.array(devices).reshape(sizes)
     if slices == 1:
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     if sizes[0] % slices:
