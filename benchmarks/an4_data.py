@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("an4", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--longest", type=float, default=6.3, help="seconds of what is joined")
     parser.add_argument("--singles", type=int, default=850, help="utterances that stay alone")
     parser.add_argument("--seed", type=int, default=0)
