@@ -106,8 +106,9 @@ class Wav2Vec2Config:
         """Returns the states of clips of so many samples, integers of any shape."""
         for size, stride in zip(self.conv_sizes, self.conv_strides, strict=True):
             samples = np.maximum((samples - size) // stride + 1, 0)
-        for _ in range(self.adapter.layers if self.adapter else 0):
-            samples = (samples - 1) // self.adapter.stride + 1
+        if self.adapter is not None:
+            for _ in range(self.adapter.layers):
+                samples = (samples - 1) // self.adapter.stride + 1
         return samples
 
     @classmethod

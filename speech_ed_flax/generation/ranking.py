@@ -24,7 +24,8 @@ def largest(
 
 
 def _exact(scores: Array, count: int) -> tuple[Array, Array]:
-    return tuple(lax.top_k(scores, count))
+    values, indices = lax.top_k(scores, count)
+    return values, indices
 
 
 def _batched(scores: Array, count: int) -> tuple[Array, Array]:

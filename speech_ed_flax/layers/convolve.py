@@ -1,6 +1,7 @@
 """One-dimensional convolution over time as arithmetic, formulated for each backend."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,26 @@ from jax import lax
 
 from speech_ed_flax.types import Array, Float
 
+WIDE = 256
+"""Inputs from which XLA:CPU has the kernel's gradient faster as one product over patches."""
+
 BLOCK = 8
 """Taps of a grouped kernel whose gradient is one product of matrices on XLA:CPU. More make the
 unfolded input larger, fewer the unfolded gradient: 8 of 128 is about where both are small."""
 
-_LAYOUT = ("NWC", "WIO", "NWC")
+
+class Steps(NamedTuple):
+    """How a kernel moves.
+
+    Attributes:
+        stride: frames between two outputs.
+        padding: zeros before and after the sequence.
+        groups: convolutions side by side.
+    """
+
+    stride: int
+    padding: int
+    groups: int
 
 
 def convolve(
@@ -25,9 +41,9 @@ def convolve(
     """Convolves over time with the same zero padding on both sides.
 
     The formulation is chosen here, for each backend, and nowhere else; ``benchmarks/kernels.py
-    convolution positions`` compares them. XLA:CPU convolves dense layers near the speed of its
-    products, forward and backward, but not samples (one channel) and not groups, whose kernel
-    gradient it computes 20 to 60 times slower than the same arithmetic as products.
+    convolution positions`` compares them. XLA:CPU convolves frames near the speed of its products,
+    but not samples (one channel), nor groups, whose kernel's gradient takes it 20 to 60 times as
+    long as the same arithmetic in products.
 
     Args:
         x: the sequence.
@@ -36,98 +52,110 @@ def convolve(
         padding: zeros before and after the sequence.
         groups: convolutions side by side; they divide the inputs and the outputs.
     """
-    library = partial(_library, stride=stride, padding=padding, groups=groups)
-    if groups > 1 and stride == 1:
-        formulation = partial(_side_by_side, padding=padding, groups=groups)
-    elif x.shape[-1] == 1:
-        formulation = partial(_of_patches, stride=stride, padding=padding)
-    else:
+    steps = Steps(stride, padding, groups)
+    library = partial(_library, steps=steps)
+    if (groups > 1 and stride > 1) or (groups == 1 and 1 < x.shape[-1] < WIDE):
         return library(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=formulation, default=library)
-
-
-def _library(x: Array, kernel: Array, stride: int, padding: int, groups: int) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride,),
-        [(padding, padding)],
-        dimension_numbers=_LAYOUT,
-        feature_group_count=groups,
+    return lax.platform_dependent(
+        x, kernel, cpu=lambda x, kernel: _of_products(x, kernel, steps), default=library
     )
 
 
+def _library(x: Array, kernel: Array, steps: Steps) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (steps.stride,),
+        [(steps.padding, steps.padding)],
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        feature_group_count=steps.groups,
+    )
+
+
+def _forward(x: Array, kernel: Array, steps: Steps) -> Array:
+    """Convolves as XLA:CPU does it fastest."""
+    if x.shape[-1] == 1:
+        patches = _patches(x, len(kernel), steps)
+        return _product("bfp,po->bfo", patches, kernel[:, 0]).astype(x.dtype)
+    alone = partial(_library, steps=steps._replace(groups=1))
+    parts = (jnp.split(part, steps.groups, -1) for part in (x, kernel))
+    return jnp.concatenate([alone(*part) for part in zip(*parts, strict=True)], -1)
+
+
+_of_products = jax.custom_vjp(_forward, nondiff_argnums=(2,))
+"""``_forward`` with a gradient of the kernel that is made of products of matrices."""
+
+
+def _keep(x: Array, kernel: Array, steps: Steps):
+    return _forward(x, kernel, steps), (x, kernel)
+
+
+def _backward(steps: Steps, kept: tuple[Array, Array], change: Array):
+    x, kernel = kept
+    _, transposed = jax.vjp(lambda x: _forward(x, kernel, steps), x)
+    gradient = _of_patches if steps.groups == 1 else _of_groups
+    return *transposed(change), gradient(x, change, len(kernel), steps).astype(kernel.dtype)
+
+
+_of_products.defvjp(_keep, _backward)
+
+
+def _product(equation: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
+
+
+def _of_patches(x: Array, change: Array, size: int, steps: Steps) -> Array:
+    """Returns the gradient of a kernel, from all that it saw.
+
+    The order of the factors matters: outputs by taps, as autodiff would multiply the patches of
+    samples, takes XLA:CPU twice as long as taps by outputs.
+    """
+    kernel = _product("bfp,bfo->po", _patches(x, size, steps), change)
+    return kernel.reshape(size, x.shape[2], -1)
+
+
 def _patches(
-    x: Float[Array, "batch samples 1"], size: int, stride: int, padding: int
-) -> Float[Array, "batch frames size"]:
-    x = jnp.pad(x, ((0, 0), (padding, padding), (0, 0)))
-    span = (x.shape[1] - size) // stride * stride + 1
-    return jnp.concatenate([x[:, tap : tap + span : stride] for tap in range(size)], -1)
+    x: Float[Array, "batch time inputs"], size: int, steps: Steps
+) -> Float[Array, "batch frames taps"]:
+    """Returns what a kernel sees at each of its places; a stride of frames is one row here."""
+    stride, padding = steps.stride, steps.padding
+    batch, time, inputs = x.shape
+    frames = (time + 2 * padding - size) // stride + 1
+    rows = frames - 1 + -(-size // stride)
+    x = lax.pad(x, jnp.zeros((), x.dtype), _only_time(padding, rows * stride - padding - time))
+    x = x.reshape(batch, rows, stride * inputs)
+    starts = range(0, size, stride)
+    return jnp.concatenate(
+        [
+            x[:, row : row + frames, : min(stride, size - start) * inputs]
+            for row, start in enumerate(starts)
+        ],
+        -1,
+    )
 
 
-def _multiplied(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    patches = _patches(x, len(kernel), stride, padding)
-    product = jnp.einsum("bfp,po->bfo", patches, kernel[:, 0], preferred_element_type=jnp.float32)
-    return product.astype(x.dtype)
+def _of_groups(x: Array, change: Array, size: int, steps: Steps) -> Array:
+    """Returns the gradient of a kernel with groups, of stride 1.
+
+    It is computed one group after the other: what is unfolded of it stays in the cache.
+    """
+
+    def apart(x):
+        return jnp.moveaxis(x.reshape(*x.shape[:2], steps.groups, -1), 2, 0)
+
+    kernels = lax.map(
+        lambda group: _of_blocks(group[0], group[1], size, steps.padding), (apart(x), apart(change))
+    )
+    return jnp.moveaxis(kernels, 0, 2).reshape(size, kernels.shape[2], -1)
 
 
-_of_patches = jax.custom_vjp(_multiplied, nondiff_argnums=(2, 3))
-"""A convolution of one channel as a product of matrices, and its gradients."""
-
-
-def _of_patches_forward(x: Array, kernel: Array, stride: int, padding: int):
-    return _multiplied(x, kernel, stride, padding), (x, kernel)
-
-
-def _of_patches_backward(stride: int, padding: int, kept: tuple[Array, Array], change: Array):
-    x, kernel = kept
-    _, transposed = jax.vjp(lambda x: _multiplied(x, kernel, stride, padding), x)
-    # What autodiff would make of the product, outputs times taps, takes XLA:CPU twice as long.
-    patches = _patches(x, len(kernel), stride, padding)
-    of_kernel = jnp.einsum("bfp,bfo->po", patches, change, preferred_element_type=jnp.float32)
-    return *transposed(change), of_kernel[:, None].astype(kernel.dtype)
-
-
-_of_patches.defvjp(_of_patches_forward, _of_patches_backward)
-
-
-def _each_group(x: Array, kernel: Array, padding: int, groups: int) -> Array:
-    parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
-    return jnp.concatenate([_library(*part, 1, padding, 1) for part in parts], -1)
-
-
-_side_by_side = jax.custom_vjp(_each_group, nondiff_argnums=(2, 3))
-"""A convolution for each group, with a gradient of the kernel that is made of products."""
-
-
-def _side_by_side_forward(x: Array, kernel: Array, padding: int, groups: int):
-    return _each_group(x, kernel, padding, groups), (x, kernel)
-
-
-def _side_by_side_backward(padding: int, groups: int, kept: tuple[Array, Array], change: Array):
-    x, kernel = kept
-    _, transposed = jax.vjp(lambda x: _each_group(x, kernel, padding, groups), x)
-    parts = (_groups_first(x, groups), _groups_first(change, groups))
-    # One group at a time: what is unfolded of it stays in the cache.
-    kernels = lax.map(lambda part: _kernel_gradient(*part, len(kernel), padding), parts)
-    of_kernel = jnp.moveaxis(kernels, 0, 2).reshape(kernel.shape).astype(kernel.dtype)
-    return *transposed(change), of_kernel
-
-
-_side_by_side.defvjp(_side_by_side_forward, _side_by_side_backward)
-
-
-def _groups_first(x: Array, groups: int) -> Float[Array, "groups batch time width"]:
-    return jnp.moveaxis(x.reshape(*x.shape[:2], groups, -1), 2, 0)
-
-
-def _kernel_gradient(
+def _of_blocks(
     x: Float[Array, "batch time inputs"],
     change: Float[Array, "batch time2 outputs"],
     size: int,
     padding: int,
 ) -> Float[Array, "size inputs outputs"]:
-    """Returns the gradient of a kernel of stride 1: one product of matrices.
+    """Returns the gradient of a kernel of stride 1 as one product of matrices.
 
     Tap ``block * BLOCK + tap`` multiplies the input ``tap`` frames on with the output that is
     ``block * BLOCK - padding`` frames back. So one side is unfolded by taps and the other one by
@@ -138,8 +166,8 @@ def _kernel_gradient(
     inputs = _unfolded(x, range(1 - BLOCK, 1), rows)
     back = range(padding + 1 - BLOCK, padding + 1 - BLOCK - blocks * BLOCK, -BLOCK)
     outputs = _unfolded(change, back, rows)
-    product = jnp.einsum("bri,bro->io", inputs, outputs, preferred_element_type=jnp.float32)
-    taps = product.reshape(BLOCK, x.shape[2], blocks, change.shape[2])
+    taps = _product("bri,bro->io", inputs, outputs)
+    taps = taps.reshape(BLOCK, x.shape[2], blocks, change.shape[2])
     return taps.transpose(2, 0, 1, 3).reshape(-1, *taps.shape[1::2])[:size]
 
 
@@ -151,3 +179,8 @@ def _unfolded(
     before = max(-first, 0)
     x = jnp.pad(x, ((0, 0), (before, max(last + rows - x.shape[1], 0)), (0, 0)))
     return jnp.concatenate([x[:, before + o : before + o + rows] for o in offsets], -1)
+
+
+def _only_time(before: int, after: int) -> tuple[tuple[int, int, int], ...]:
+    """Returns the padding of time, for ``lax.pad``; where it is negative, frames are cut off."""
+    return ((0, 0, 0), (before, after, 0), (0, 0, 0))

@@ -94,7 +94,7 @@ class WeightsAndBiases:
     def __init__(self, project: str, folder: Path, config: Mapping[str, Any]):
         """Starts the run, or continues the one that began in this folder."""
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ConfigError("log.wandb needs wandb: pip install wandb.") from None
         run = {"id": folder.name, "name": folder.name, "resume": "allow"}

@@ -107,7 +107,7 @@ def needs_whisper(block: str) -> None:
 def test_the_page_has_one_command_for_real_input_and_one_for_the_tests():
     first, second = (command for command in COMMANDS if command.startswith("pip install"))
     assert first.startswith("pip install . && speech-ed-flax transcribe")
-    assert second.endswith("&& pytest -n 2")
+    assert second.endswith("&& pytest -n 2 --dist loadscope")
     assert "grep -m 1 '^pip install .*pytest' README.md" in (ROOT / ".ci" / "run").read_text()
 
 

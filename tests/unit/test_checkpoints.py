@@ -385,6 +385,7 @@ def received(pipe):
 
 
 def of_two_processes(folder, port, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs ignore
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
     sharding = NamedSharding(Mesh(jax.devices(), ("data",)), PartitionSpec("data"))

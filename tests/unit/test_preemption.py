@@ -7,6 +7,14 @@ import pytest
 from speech_ed_flax.training.preemption import Preemption
 
 
+@pytest.fixture(autouse=True)
+def heard_interrupts():
+    """Undoes what a shell does to the jobs it starts in the background: they ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_noted_and_stays_so(number):
     with Preemption() as preemption:
