@@ -66,14 +66,14 @@ def _describe(config: Any, topology: str, longest_only: bool) -> tuple["Report",
 
     devices = parse_topology(topology)
     devices.check_compiler()
-    sizes = axis_sizes(config.mesh, devices.count)
+    sizes = axis_sizes(config.layout, devices.count)
     mesh: Any = AbstractMesh(tuple(sizes.values()), tuple(sizes))
     materials = gather(config, mesh, None)
     model, shapes = materials.model, materials.plan.shapes
     report = describe(
         materials.module,
         materials.settings,
-        config.mesh,
+        config.layout,
         shapes[-1:] if longest_only else shapes,
         topology,
         merge_generation(None, model.generation_config, dict(config.evaluation.generation)),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from speech_ed_flax.data.settings import DataSettings
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.layers.remat import check_policy
-from speech_ed_flax.training.mesh import MeshSettings
+from speech_ed_flax.training.mesh import PRESETS, MeshSettings
 from speech_ed_flax.training.settings import (
     PRECISIONS,
     LossSettings,
@@ -143,7 +143,9 @@ class TrainConfig:
         evaluation: when and how the model is judged.
         checkpoints: which ones are kept.
         log: where the training reports.
-        mesh: how it is spread over devices.
+        mesh: how it is spread over devices: sizes of the axes, or "single" (one device), "data"
+            (all parameters on every device), "host" (split over all devices of one host) or "pod"
+            (split over the chips of each host).
         accumulate: micro-batches of one step.
         precision: "float32" or "bfloat16", of the computation.
         average: decay of the moving average of the parameters that is evaluated and exported, such
@@ -161,7 +163,7 @@ class TrainConfig:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     log: LogSettings = field(default_factory=LogSettings)
-    mesh: MeshSettings = field(default_factory=MeshSettings)
+    mesh: MeshSettings | Literal["single", "data", "host", "pod"] = "data"
     accumulate: int = 1
     precision: str = "float32"
     average: float | None = None
@@ -179,6 +181,11 @@ class TrainConfig:
             raise ConfigError(f"average={self.average} must lie between 0 and 1.")
         if self.profile is not None:
             self.profiled()
+
+    @property
+    def layout(self) -> MeshSettings:
+        """How the training is spread over devices, as sizes of the axes."""
+        return PRESETS[self.mesh] if isinstance(self.mesh, str) else self.mesh
 
     def profiled(self) -> range:
         """Returns the steps that are traced."""

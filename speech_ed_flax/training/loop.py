@@ -69,7 +69,7 @@ def train(config: TrainConfig, path: Path, resume: Resume = "auto") -> Ending:
         Preemption() as preemption,
     ):
         resumed = checkpoints.latest() is not None
-        materials = gather(config, make_mesh(config.mesh), run.model if resumed else None)
+        materials = gather(config, make_mesh(config.layout), run.model if resumed else None)
         if first and not resumed:
             keep(materials.model, run.model)
         state, progress = _start(config, materials, checkpoints, resumed)

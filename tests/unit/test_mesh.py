@@ -13,7 +13,9 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.model import abstract_params, build
+from speech_ed_flax.settings import make_settings
 from speech_ed_flax.training import distributed
+from speech_ed_flax.training.config import TrainConfig
 from speech_ed_flax.training.distributed import initialise_distributed
 from speech_ed_flax.training.mesh import AXES, PRESETS, MeshSettings, axis_sizes, make_mesh
 from speech_ed_flax.training.settings import OptimizerSettings, StepSettings
@@ -202,3 +204,15 @@ def test_a_launcher_that_jax_knows_is_left_to_it(alone):
     alone.setenv("OMPI_COMM_WORLD_SIZE", "2")
     initialise_distributed()
     assert joined == [()]
+
+
+def test_a_training_names_a_preset_or_the_sizes_of_its_axes():
+    model = {"checkpoint": "somewhere"}
+    values = {"model": model, "train": ["clips.tsv"], "optimizer": {"steps": 1}}
+    named = make_settings(TrainConfig, values | {"mesh": "pod"}, "a.yaml")
+    assert named.layout == PRESETS["pod"]
+    sized = make_settings(TrainConfig, values | {"mesh": {"fsdp": 2}}, "a.yaml")
+    assert sized.layout == MeshSettings(fsdp=2)
+    assert make_settings(TrainConfig, values, "a.yaml").layout == MeshSettings()
+    with pytest.raises(ConfigError, match=r"a\.yaml: mesh"):
+        make_settings(TrainConfig, values | {"mesh": "mesh"}, "a.yaml")
