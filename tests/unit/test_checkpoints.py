@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 import multiprocessing
@@ -403,7 +404,7 @@ def of_two_processes(folder, port, number):
             np.testing.assert_array_equal(shard.data, values[shard.index] + 1)
         if number == 1:
             os.kill(os.getpid(), signal.SIGINT)  # which passes it on as SIGTERM
-        step = next(step for step in range(10**6) if preemption.reached(step))
+        step = next(step for step in itertools.count() if preemption.reached(step))
         checkpoints.save(step + 3, {"values": array}, {"stopped": step})
     (folder / f"stopped-{number}").write_text(json.dumps(step))
     jax.distributed.shutdown()
