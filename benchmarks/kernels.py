@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,7 @@ from jax import lax
 from speech_ed_flax.generation.ranking import largest
 from speech_ed_flax.layers import attend, linear
 from speech_ed_flax.layers.convolve import convolve
+from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import exact_gelu
 from speech_ed_flax.memory import keep_memory
 
@@ -65,51 +67,82 @@ def attention(batch: int, heads: int, target: int, source: int) -> tuple[Ways, t
     return ways, (draw(batch, heads, target, 64), draw(*key), draw(*key))
 
 
-def convolution(frames: int, size: int) -> tuple[Ways, tuple]:
-    """A stride-2 convolution of the feature encoder."""
-
-    def pairs(x, kernel):
-        """Views two frames as one, and multiplies matrices."""
-        half = (frames - size) // 2 + 1
-        x = jnp.pad(x, ((0, 0), (0, frames % 2), (0, 0))).reshape(1, -1, 2 * 512)
-        first = x[:, :half] @ kernel[:2].reshape(2 * 512, 512)
-        return first if size == 2 else first + x[:, 1 : half + 1, :512] @ kernel[2]
-
-    ways = {"conv_general_dilated, NWC": partial(convolve, stride=2), "pairs of frames": pairs}
-    return ways, (draw(1, frames, 512), draw(size, 512, 512))
-
-
-def positions(frames: int) -> tuple[Ways, tuple]:
-    """The positional convolution: 128 frames, 16 groups."""
-
-    def grouped(x, kernel):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (1,),
-            [(64, 64)],
-            feature_group_count=16,
-            dimension_numbers=("NWC", "WIO", "NWC"),
-        )
-
-    def of(way):
-        return lambda x, kernel: way(x, kernel)
-
-    ours = partial(convolve, padding=64, groups=16)
-    return {"side by side": of(ours), "grouped": of(grouped)}, (
-        draw(1, frames, 768),
-        draw(128, 48, 768),
+def library(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
+    """Convolves as ``lax`` has it, for every backend."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride,),
+        [(padding, padding)],
+        feature_group_count=groups,
+        dimension_numbers=("NWC", "WIO", "NWC"),
     )
 
 
-def positions_gradient(frames: int) -> tuple[Ways, tuple]:
-    """The same, backward."""
-    ways, arguments = positions(frames)
+def samples(batch: int, seconds: int, width: int) -> tuple[Ways, tuple]:
+    """The first convolution of the feature encoder: one channel, 10 samples, every 5."""
+    ways = {
+        "convolve": lambda x, kernel: convolve(x, kernel, 5),
+        "lax": lambda x, kernel: library(x, kernel, 5, 0, 1),
+    }
+    return ways, (draw(batch, 16000 * seconds, 1), draw(10, 1, width))
 
-    def backward(way):
-        return jax.grad(lambda x, kernel: jnp.square(way(x, kernel)).sum(), (0, 1))
 
-    return {name: backward(way) for name, way in ways.items()}, arguments
+def frames(batch: int, time: int, width: int, size: int) -> tuple[Ways, tuple]:
+    """A stride-2 convolution of the feature encoder."""
+
+    def patches(x, kernel):
+        """Unfolds what the kernel sees; pairs of frames are one row."""
+        half = (time - size) // 2 + 1
+        x = jnp.pad(x, ((0, 0), (0, time % 2), (0, 0))).reshape(batch, -1, 2 * width)
+        parts = [x[:, :half], x[:, 1 : half + 1, :width]][: size - 1]
+        return jnp.concatenate(parts, -1) @ kernel.reshape(-1, width)
+
+    ways = {"convolve (lax)": lambda x, kernel: convolve(x, kernel, 2), "patches": patches}
+    return ways, (draw(batch, time, width), draw(size, width, width))
+
+
+def positions(batch: int, time: int, width: int) -> tuple[Ways, tuple]:
+    """The positional convolution: 128 frames, 16 groups."""
+
+    def side_by_side(x, kernel):
+        parts = zip(jnp.split(x, 16, -1), jnp.split(kernel, 16, -1), strict=True)
+        return jnp.concatenate([library(*part, 1, 64, 1) for part in parts], -1)
+
+    ways = {
+        "convolve": lambda x, kernel: convolve(x, kernel, padding=64, groups=16),
+        "side by side": side_by_side,
+        "lax, grouped": lambda x, kernel: library(x, kernel, 1, 64, 16),
+    }
+    return ways, (draw(batch, time, width), draw(128, width // 16, width))
+
+
+def backward(make: Callable, of: tuple[int, ...], *sizes: int) -> tuple[Ways, tuple]:
+    """The gradients of arguments ``of`` of the ways that ``make`` returns."""
+    ways, arguments = make(*sizes)
+
+    def gradient(way):
+        return jax.grad(lambda *given: jnp.square(way(*given)).sum(), of)
+
+    return {name: gradient(way) for name, way in ways.items()}, arguments
+
+
+def dropout(*shape: int) -> tuple[Ways, tuple]:
+    """Dropout with its gradient: different draws, and so the means of them are compared."""
+
+    def mean_of(module):
+        def way(x):
+            drop = partial(module.apply, {}, rngs={"dropout": jax.random.key(0)})
+            kept, gradient = jax.vjp(drop, x)
+            return jnp.stack([kept.mean(), gradient(x)[0].mean()]) / 100
+
+        return way
+
+    ways = {
+        "Dropout": mean_of(Dropout(0.1)),
+        "flax.linen.Dropout": mean_of(nn.Dropout(0.1, deterministic=False)),
+    }
+    return ways, (draw(*shape) + 1,)
 
 
 def top_k(count: int, choices: int) -> tuple[Ways, tuple]:
@@ -170,12 +203,26 @@ SETS: dict[str, list[tuple[str, Callable]]] = {
         ("a step of 5 beams", partial(attention, 1, 12, 5, 499)),
     ],
     "convolution": [
-        ("15,999 frames out, kernel 3", partial(convolution, 31999, 3)),
-        ("999 frames out, kernel 2", partial(convolution, 1999, 2)),
+        ("samples, 2 x 5 s", partial(samples, 2, 5, 512)),
+        ("the same, backward", partial(backward, samples, (1,), 2, 5, 512)),
+        ("samples, 8 x 3 s, width 128", partial(samples, 8, 3, 128)),
+        ("the same, backward", partial(backward, samples, (1,), 8, 3, 128)),
+        ("2 x 7,999 frames out, kernel 3", partial(frames, 2, 15999, 512, 3)),
+        ("the same, backward", partial(backward, frames, (0, 1), 2, 15999, 512, 3)),
+        ("8 x 4,799 frames out, kernel 3, width 128", partial(frames, 8, 9599, 128, 3)),
+        ("the same, backward", partial(backward, frames, (0, 1), 8, 9599, 128, 3)),
+        ("2 x 499 frames out, kernel 2", partial(frames, 2, 999, 512, 2)),
+        ("the same, backward", partial(backward, frames, (0, 1), 2, 999, 512, 2)),
     ],
     "positions": [
-        ("forward", partial(positions, 499)),
-        ("backward", partial(positions_gradient, 499)),
+        ("499 frames", partial(positions, 1, 499, 768)),
+        ("the same, backward", partial(backward, positions, (0, 1), 1, 499, 768)),
+        ("16 x 149 frames, width 192", partial(positions, 16, 149, 192)),
+        ("the same, backward", partial(backward, positions, (0, 1), 16, 149, 192)),
+    ],
+    "dropout": [
+        ("feed-forward, 2 x 5 s", partial(dropout, 2, 249, 3072)),
+        ("attention, 2 x 5 s", partial(dropout, 2, 12, 249, 249)),
     ],
     "logits": [
         ("10 of 5 x 50,265", partial(top_k, 1, 5 * 50265)),

@@ -4,6 +4,7 @@ The widths differ on purpose: some pairs need a projection between encoder and d
 not, and the adapter's output is neither as wide as its encoder nor as any decoder.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -77,6 +78,15 @@ DECODERS = {
 }
 # fmt: on
 
+FRAMES: dict[str, Callable[[Any], int]] = {}
+"""Model types of the encoders that hear features ``[batch, frames, mels]``, and how many mels."""
+
+PAIRS = [
+    (tuple(ENCODERS)[number % len(ENCODERS)], tuple(DECODERS)[number % len(DECODERS)])
+    for number in range(max(len(ENCODERS), len(DECODERS)))
+]
+"""As few pairs as hold every encoder and every decoder: they meet in nothing but states."""
+
 SHALLOW = Wav2Vec2Config(
     **WAVEFORM
     | {"num_hidden_layers": 1, "conv_dim": (8,), "conv_kernel": (25,), "conv_stride": (20,)},
@@ -108,15 +118,20 @@ def speech(encoder: Any) -> tuple[np.ndarray, np.ndarray]:
     The padding is noise, not silence: reading it where it should not be read changes the result.
 
     Returns:
-        Waveforms float32 ``[3, samples]`` or features ``[3, mels, frames]``; and a mask, int64
-        ``[3, samples]`` or ``[3, frames]``, of three lengths.
+        Waveforms float32 ``[3, samples]`` or features (Whisper's ``[3, mels, frames]``, others'
+        ``[3, frames, mels]``); and a mask, int64 ``[3, samples]`` or ``[3, frames]``, of three
+        lengths.
     """
-    shape: tuple[int, ...] = (3, 900)
+    shape, time = (900,), 900
     if encoder.model_type == "whisper":
-        shape = (3, encoder.num_mel_bins, 2 * encoder.max_source_positions)
-    inputs = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    lengths = np.array([shape[-1], shape[-1] * 7 // 10, shape[-1] // 2])
-    return inputs, (np.arange(shape[-1]) < lengths[:, None]).astype(np.int64)
+        time = 2 * encoder.max_source_positions
+        shape = (encoder.num_mel_bins, time)
+    elif encoder.model_type in FRAMES:
+        time = 90
+        shape = (time, FRAMES[encoder.model_type](encoder))
+    inputs = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
+    lengths = np.array([time, time * 7 // 10, time // 2])
+    return inputs, (np.arange(time) < lengths[:, None]).astype(np.int64)
 
 
 def text() -> np.ndarray:

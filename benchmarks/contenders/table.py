@@ -65,10 +65,11 @@ def render(documents: Sequence[dict[str, Any]]) -> str:
         "Cold start: whisper-tiny.en, a clip of 10 s, a fresh process": _cold_start(documents),
     }
     titled = [f"### {title}\n\n{part}" for title, part in parts.items() if part]
-    return "\n\n".join([_heading(documents), *titled]) + "\n"
+    return "\n\n".join([heading(documents), LEGEND, *titled]) + "\n"
 
 
-def _heading(documents: Sequence[dict[str, Any]]) -> str:
+def heading(documents: Sequence[dict[str, Any]]) -> str:
+    """Returns what the documents were measured on, and with which packages."""
     machine = documents[0]["machine"]
     rounds = sorted({document["rounds"] for document in documents})
     versions = {
@@ -81,7 +82,6 @@ def _heading(documents: Sequence[dict[str, Any]]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory'] / 1e9:.0f} GB, "
         f"{' '.join(machine['flags'])}; {machine['date']}; {' or '.join(map(str, rounds))} rounds, "
         f"one contender at a time; threads: {machine['threads']}; {', '.join(sorted(versions))}."
-        f"\n\n{LEGEND}"
     )
 
 

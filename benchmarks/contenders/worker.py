@@ -3,10 +3,10 @@
     python -P benchmarks/contenders/worker.py MODULE OPTIONS
 
 ``MODULE`` is a file of this folder with ``PACKAGES`` and ``load(request, **options)``. That returns
-a function that does the work once, waits for it and returns rows of tokens, or None. The requests
-are ``{"command": ...}``: "load" (with ``folder``, ``inputs``, ``task`` and ``settings``), "run",
-"tokens" and "memory". Runs with nothing but the packages of its contender, and with ``-P``: files
-of ``benchmarks`` are named like packages that contenders import.
+a function that does the work once, waits for it and returns rows of tokens, a loss, or None. The
+requests are ``{"command": ...}``: "load" (with ``folder``, ``inputs`` and what else that module
+reads), "run", "tokens", "loss" and "memory". Runs with nothing but the packages of its contender,
+and with ``-P``: files of ``benchmarks`` are named like packages that contenders import.
 """
 
 import importlib.util
@@ -54,6 +54,10 @@ class Worker:
         """Returns what the last run found; None for an encoder."""
         rows = self._result
         return {"tokens": rows and [[int(token) for token in row] for row in rows]}
+
+    def loss(self) -> dict[str, Any]:
+        """Returns the loss of the last run, for one that is a step of training."""
+        return {"loss": self._result}
 
     def memory(self) -> dict[str, Any]:
         """Returns the most bytes that were resident since the last ``load``."""

@@ -67,7 +67,7 @@ def load(folder: Path, padding: str = "exact", dtype: Any | None = None) -> Load
 
     Args:
         folder: with ``config.json`` and weights.
-        padding: see ``encoders.wav2vec2``.
+        padding: see ``layers.waveform_encoder``.
         dtype: of the parameters; None keeps what is stored.
 
     Raises:
@@ -121,7 +121,7 @@ def join_halves(
         encoder: one half.
         decoder: the other.
         fields: of the joint config.
-        padding: see ``encoders.wav2vec2``.
+        padding: see ``layers.waveform_encoder``.
         dtype: of the parameters.
         key: randomness for what is new.
 

@@ -85,7 +85,7 @@ def fit_features(features: Features | None, encoder: Any) -> Features:
     """
     if len(encoder.input_shape) == 1:
         # Encoders with a group norm were trained without a mask, the others with one.
-        masked = getattr(encoder, "conv_norm", "group") == "layer"
+        masked = encoder.front.norm == "layer"
         return features or WaveformFeatures(return_attention_mask=masked)
     mels, frames = encoder.input_shape
     features = features or LogMelFeatures()

@@ -9,9 +9,6 @@ from jax import lax
 
 from speech_ed_flax.types import Array, Float
 
-WIDE = 256
-"""Inputs from which XLA:CPU has the kernel's gradient faster as one product over patches."""
-
 BLOCK = 8
 """Taps of a grouped kernel whose gradient is one product of matrices on XLA:CPU. More make the
 unfolded input larger, fewer the unfolded gradient: 8 of 128 is about where both are small."""
@@ -54,7 +51,7 @@ def convolve(
     """
     steps = Steps(stride, padding, groups)
     library = partial(_library, steps=steps)
-    if (groups > 1 and stride > 1) or (groups == 1 and 1 < x.shape[-1] < WIDE):
+    if x.shape[-1] > 1 and (groups == 1 or stride > 1):
         return library(x, kernel)
     return lax.platform_dependent(
         x, kernel, cpu=lambda x, kernel: _of_products(x, kernel, steps), default=library
@@ -105,33 +102,22 @@ def _product(equation: str, a: Array, b: Array) -> Array:
 
 
 def _of_patches(x: Array, change: Array, size: int, steps: Steps) -> Array:
-    """Returns the gradient of a kernel, from all that it saw.
+    """Returns the gradient of a kernel of one channel.
 
-    The order of the factors matters: outputs by taps, as autodiff would multiply the patches of
-    samples, takes XLA:CPU twice as long as taps by outputs.
+    The order of the factors matters: outputs by taps, as autodiff would multiply them, takes
+    XLA:CPU twice as long as taps by outputs.
     """
-    kernel = _product("bfp,bfo->po", _patches(x, size, steps), change)
-    return kernel.reshape(size, x.shape[2], -1)
+    return _product("bfp,bfo->po", _patches(x, size, steps), change)[:, None]
 
 
 def _patches(
-    x: Float[Array, "batch time inputs"], size: int, steps: Steps
-) -> Float[Array, "batch frames taps"]:
-    """Returns what a kernel sees at each of its places; a stride of frames is one row here."""
-    stride, padding = steps.stride, steps.padding
-    batch, time, inputs = x.shape
-    frames = (time + 2 * padding - size) // stride + 1
-    rows = frames - 1 + -(-size // stride)
-    x = lax.pad(x, jnp.zeros((), x.dtype), _only_time(padding, rows * stride - padding - time))
-    x = x.reshape(batch, rows, stride * inputs)
-    starts = range(0, size, stride)
-    return jnp.concatenate(
-        [
-            x[:, row : row + frames, : min(stride, size - start) * inputs]
-            for row, start in enumerate(starts)
-        ],
-        -1,
-    )
+    x: Float[Array, "batch samples 1"], size: int, steps: Steps
+) -> Float[Array, "batch frames size"]:
+    """Returns the samples that a kernel sees at each of its places."""
+    x = jnp.pad(x, ((0, 0), (steps.padding, steps.padding), (0, 0)))
+    span = (x.shape[1] - size) // steps.stride * steps.stride + 1
+    taps = [x[:, tap : tap + span : steps.stride] for tap in range(size)]
+    return jnp.concatenate(taps, -1)
 
 
 def _of_groups(x: Array, change: Array, size: int, steps: Steps) -> Array:
@@ -179,8 +165,3 @@ def _unfolded(
     before = max(-first, 0)
     x = jnp.pad(x, ((0, 0), (before, max(last + rows - x.shape[1], 0)), (0, 0)))
     return jnp.concatenate([x[:, before + o : before + o + rows] for o in offsets], -1)
-
-
-def _only_time(before: int, after: int) -> tuple[tuple[int, int, int], ...]:
-    """Returns the padding of time, for ``lax.pad``; where it is negative, frames are cut off."""
-    return ((0, 0, 0), (before, after, 0), (0, 0, 0))

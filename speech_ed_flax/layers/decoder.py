@@ -32,6 +32,11 @@ class Decoder(nn.Module):
         """Scores every token of the vocabulary."""
         raise TypeError(f"{type(self).__name__} must define score.")
 
+    def shared(self, positions: Int[Array, "#rows target"]) -> tuple[Array, ...]:
+        """Returns what every layer reads besides ``[#rows, target, any]``; nothing, usually."""
+        del positions
+        return ()
+
     def make_transformer(self) -> TransformerDecoder:
         """Returns the stack that ``config`` describes."""
         return TransformerDecoder(self.config.layer, self.config.layers)
@@ -69,5 +74,5 @@ class Decoder(nn.Module):
         if positions is None:
             positions = (position + jnp.arange(tokens.shape[1]))[None]
         x = self.embed(tokens, positions)
-        x, cache = self.transformer(x, context, cache, position, mask)
+        x, cache = self.transformer(x, context, cache, position, mask, *self.shared(positions))
         return self.score(x), cache

@@ -1,7 +1,7 @@
 """Encoder and decoder layers, and stacks of them, that serve every family."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -161,7 +161,10 @@ class EncoderLayer(Layer):
         x: Float[Array, "batch frames width"],
         mask: Bool[Array, "#batch #heads #frames frames"] | None,
     ) -> Float[Array, "batch frames width"]:
-        """Transforms ``x``; frames that ``mask`` hides are seen by nobody."""
+        """Transforms ``x``; frames that ``mask`` hides are seen by nobody.
+
+        A family's own kind of layer may read more: what its stack is given besides.
+        """
         attention = self.self_attention
         x = self._residual(
             x, self.self_attention_norm, lambda y: attention(y, attention.project(y), mask)
@@ -222,40 +225,61 @@ def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:
 
 
 class TransformerEncoder(nn.Module):
-    """A stack of encoder layers with its norm: before a post-norm stack, after a pre-norm one."""
+    """A stack of encoder layers with its norm: before a post-norm stack, after a pre-norm one.
+
+    Attributes:
+        config: of every layer.
+        depth: number of layers.
+        kind: class of the layers, called as ``kind(config, index)(x, mask, *shared)``.
+    """
 
     config: LayerConfig
     depth: int
+    kind: type[nn.Module] = EncoderLayer
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "batch frames width"],
         mask: Bool[Array, "batch frames"] | None = None,
+        *shared: Any,
     ) -> Float[Array, "batch frames width"]:
-        """Transforms ``x``; with a ``"dropout"`` key layers are skipped at ``layer_drop``."""
+        """Transforms ``x``; with a ``"dropout"`` key layers are skipped at ``layer_drop``.
+
+        Args:
+            x: frames.
+            mask: which of them are real.
+            *shared: what every layer of this kind reads besides, such as relative positions.
+        """
         norm = LayerNorm(self.config.epsilon, name="norm")
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
-        kind = rematerialised(EncoderLayer, self.config.remat)
+        kind = rematerialised(self.kind, self.config.remat)
         layers = [kind(self.config, i, name=f"layers_{i}") for i in range(self.depth)]
         if self.config.scan and not self.is_initializing():
-            x = scan_layers(self, layers, lambda apply, x, _: apply(x, seen), x)
+            x = scan_layers(self, layers, lambda apply, x, _: apply(x, seen, *shared), x)
         else:
             for layer in layers:
-                x = perhaps_skip(self, x, layer(x, seen))
+                x = perhaps_skip(self, x, layer(x, seen, *shared))
         return norm(x) if self.config.pre_norm else x
 
 
 class TransformerDecoder(nn.Module):
-    """A stack of decoder layers, with a last norm if it is pre-norm."""
+    """A stack of decoder layers, with a last norm if it is pre-norm.
+
+    Attributes:
+        config: of every layer.
+        depth: number of layers.
+        kind: class of the layers.
+    """
 
     config: LayerConfig
     depth: int
+    kind: type[DecoderLayer] = DecoderLayer
 
     def setup(self):
         """Creates the layers."""
-        kind = rematerialised(DecoderLayer, self.config.remat)
+        kind = rematerialised(self.kind, self.config.remat)
         self.layers = [kind(self.config, index) for index in range(self.depth)]
         if self.config.pre_norm:
             self.norm = LayerNorm(self.config.epsilon)
@@ -273,15 +297,20 @@ class TransformerDecoder(nn.Module):
         cache: Cache | None = None,
         position: Int[Array, ""] | int = 0,
         mask: Bool[Array, "rows length"] | None = None,
+        *shared: Float[Array, "#rows target any"],
     ) -> tuple[Float[Array, "rows target width"], Cache | None]:
         """Transforms ``x``, whose first position is ``position``; see ``Decoder``.
 
         Several rows of one utterance are laid side by side, so that they read the encoder's keys
-        together and none is copied.
+        together and none is copied. ``shared`` is what every layer of this kind reads besides, such
+        as the angles of the positions.
         """
-        target, batch = x.shape[1], context.layers[0].key.shape[0]
-        slots = x.shape[0] // batch
+        rows, target, batch = *x.shape[:2], context.layers[0].key.shape[0]
+        slots = rows // batch
         x = side_by_side(x, batch)
+        shared = tuple(
+            side_by_side(jnp.broadcast_to(one, (rows, *one.shape[1:])), batch) for one in shared
+        )
         if cache is None:
             length = target
             ancestry = own_slots(batch, slots, target) if slots > 1 else None
@@ -294,7 +323,9 @@ class TransformerDecoder(nn.Module):
             x = scan_layers(
                 self,
                 self.layers,
-                lambda apply, x, key_value: apply(x, key_value, context_mask, None, 0, seen)[0],
+                lambda apply, x, key_value: apply(
+                    x, key_value, context_mask, None, 0, seen, *shared
+                )[0],
                 x,
                 context.layers,
             )
@@ -302,7 +333,7 @@ class TransformerDecoder(nn.Module):
         written = []
         for number, layer in enumerate(self.layers):
             old = None if cache is None else cache.layers[number]
-            arguments = (context.layers[number], context_mask, old, position * slots, seen)
+            arguments = (context.layers[number], context_mask, old, position * slots, seen, *shared)
             after, new = layer(x, *arguments)
             x = perhaps_skip(self, x, after)
             written.append(new)

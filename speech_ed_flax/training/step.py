@@ -102,16 +102,19 @@ def update(
     Raises:
         ConfigError: if the batch does not divide into its micro-batches.
     """
-    sums, gradients = _accumulate(module, settings, state, batch)
+    sums, totals = _accumulate(module, settings, state, batch)
     count = jnp.maximum(sums.labels, 1)
-    gradients = jax.tree.map(lambda total: total / count, gradients)
-    norm = optax.tree.norm(gradients)
+    norm = optax.tree.norm(totals) / count
     usable = jnp.isfinite(sums.loss) & jnp.isfinite(norm) & (sums.labels > 0)
 
-    transform = optimizer(settings.optimizer)
-    changes, moved = transform.update(gradients, state.optimizer, state.params)
-    new = (optax.apply_updates(state.params, changes), moved)
-    params, moments = jax.tree.map(partial(jnp.where, usable), new, (state.params, state.optimizer))
+    def change(params: Params, moments: Any) -> tuple[Params, Any]:
+        transform = optimizer(settings.optimizer)
+        changes, moments = transform.update(totals, moments, params, count=count, norm=norm)
+        return optax.apply_updates(params, changes), moments
+
+    # A choice between old and new tensors would need a copy of every old one.
+    kept = (state.params, state.optimizer)
+    params, moments = jax.lax.cond(usable, change, lambda *old: old, *kept)
     metrics = Metrics(
         loss=sums.loss / count,
         cross_entropy=sums.cross_entropy / count,

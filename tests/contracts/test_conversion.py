@@ -51,8 +51,7 @@ def save(folder, encoder="wav2vec2", decoder="bert", **tensors):
     return model
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(("encoder", "decoder"), every_family_once())
 def test_saved_and_loaded_every_bit_is_the_same(encoder, decoder, tmp_path):
     model = tiny_model(encoder, decoder)
     model.save_pretrained(tmp_path)

@@ -220,24 +220,24 @@ def test_generation_is_one_loop_that_neither_encodes_nor_copies_the_speech(decod
     assert beams == 1 or (2 * beams, heads, frames, width // heads) not in made
 
 
-RATES = {
-    "wav2vec2": ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
-    "bart": ("dropout", "attention_dropout", "activation_dropout"),
-    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
-    "gpt2": ("resid_pdrop", "attn_pdrop", "embd_pdrop"),
-}
-RATES |= {"hubert": RATES["wav2vec2"], "mbart": RATES["bart"], "whisper": RATES["bart"]}
-LAYER_DROPS = {"wav2vec2": "layerdrop", "hubert": "layerdrop", "whisper": "encoder_layerdrop"}
-DECODER_LAYER_DROPS = dict.fromkeys(("bart", "mbart", "whisper"), "decoder_layerdrop")
+RATES = (
+    *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
+    *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
+)
+LAYER_DROPS = {"encoder": ("layerdrop", "encoder_layerdrop"), "decoder": ("decoder_layerdrop",)}
+
+
+def rates_of(hf, part):
+    """Returns the names of all rates that a half of a model has."""
+    return [name for name in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, name)]
 
 
 def with_rates(hf, chosen=(), rate=0.3):
     """Returns a copy of a config whose dropout rates are 0 but for the chosen."""
     hf = deepcopy(hf)
-    drops = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
-    for name in (*RATES[hf.model_type], *drops):
-        if hasattr(hf, name):
-            setattr(hf, name, rate if name in chosen else 0.0)
+    for name in {*rates_of(hf, "encoder"), *rates_of(hf, "decoder")}:
+        setattr(hf, name, rate if name in chosen else 0.0)
     return hf
 
 
@@ -261,7 +261,7 @@ def draws_numbers(encoder, decoder, part):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_rate_of_an_encoder_is_active_and_at_0_nothing_is_drawn(encoder):
     hf, decoder = ENCODERS[encoder], with_rates(DECODERS["bert"])
-    for rate in (*RATES[hf.model_type], LAYER_DROPS[hf.model_type]):
+    for rate in rates_of(hf, "encoder"):
         assert draws_numbers(with_rates(hf, [rate]), decoder, "encoder"), rate
     assert not draws_numbers(with_rates(hf), decoder, "encoder")
 
@@ -269,14 +269,13 @@ def test_every_rate_of_an_encoder_is_active_and_at_0_nothing_is_drawn(encoder):
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_every_rate_of_a_decoder_is_active_and_at_0_nothing_is_drawn(decoder):
     hf, encoder = DECODERS[decoder], with_rates(ENCODERS["hubert"])
-    layer_drop = DECODER_LAYER_DROPS.get(hf.model_type)
-    for rate in (*RATES[hf.model_type], *([layer_drop] if layer_drop else [])):
+    for rate in rates_of(hf, "decoder"):
         assert draws_numbers(encoder, with_rates(hf, [rate]), "decoder"), rate
     assert not draws_numbers(encoder, with_rates(hf), "decoder")
 
 
 def test_dropout_depends_on_the_key_and_is_off_without_training():
-    model = make_model(with_rates(SHALLOW_ENCODER, RATES["wav2vec2"]), DECODERS["bert"])
+    model = make_model(with_rates(SHALLOW_ENCODER, RATES), DECODERS["bert"])
     first, second = (
         model.encode(SPEECH, train=True, dropout_rng=jax.random.key(seed)).last_hidden_state
         for seed in (0, 1)

@@ -78,8 +78,9 @@ ENCODER_NAMES = ["wav2vec2", "wav2vec2-adapter", "hubert", "hubert-batch-norm"]
 DECODER_NAMES = ["bert", "gpt2", "bart", "mbart"]
 
 
-@pytest.mark.parametrize("decoder", DECODER_NAMES)
-@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+@pytest.mark.parametrize(
+    ("encoder", "decoder"), list(zip(ENCODER_NAMES, DECODER_NAMES, strict=True))
+)
 def test_pytorch_finds_and_uses_every_tensor_of_a_saved_folder(encoder, decoder, tmp_path):
     model_of(encoder, decoder).save_pretrained(tmp_path)
     theirs = in_pytorch(tmp_path)

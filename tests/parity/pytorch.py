@@ -12,35 +12,14 @@ from transformers import (
     GenerationMixin,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
-    WhisperForCausalLM,
     WhisperForConditionalGeneration,
 )
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from wrappers import HEARING, WRITING
 
 from speech_ed_flax import FlaxSpeechEncoderDecoderModel
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
-
-
-class HearingWhisper(WhisperEncoder):
-    """Whisper's encoder as an encoder of upstream's joint model: all of its states are real."""
-
-    def forward(self, input_features, attention_mask=None, return_dict=True, **unread):
-        return super().forward(input_features)
-
-    def _get_feature_vector_attention_mask(self, frames, mask):
-        return torch.ones(mask.shape[0], frames, dtype=torch.long)
-
-
-class WritingWhisper(WhisperForCausalLM):
-    """Whisper's decoder called as upstream calls the others; it reads every encoder state."""
-
-    def forward(
-        self, input_ids=None, encoder_hidden_states=None, encoder_attention_mask=None, **given
-    ):
-        given = {name: value for name, value in given.items() if value is not None}
-        return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
 
 
 @dataclass(frozen=True)
@@ -121,8 +100,12 @@ def _whisper(config: Any) -> WhisperForConditionalGeneration:
 
 
 def _joint(config: SpeechEncoderDecoderConfig) -> SpeechEncoderDecoderModel:
-    encoder = HearingWhisper(config.encoder) if config.encoder.model_type == "whisper" else None
-    decoder = WritingWhisper(config.decoder) if config.decoder.model_type == "whisper" else None
+    hearing, writing = (
+        HEARING.get(config.encoder.model_type),
+        WRITING.get(config.decoder.model_type),
+    )
+    encoder = None if hearing is None else hearing(config.encoder)
+    decoder = None if writing is None else writing(config.decoder)
     twin = SpeechEncoderDecoderModel(config, encoder, decoder)
     width = config.encoder.hidden_size
     if getattr(config.encoder, "add_adapter", False):

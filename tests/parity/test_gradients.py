@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import DECODERS, ENCODERS, speech, text
+from families import ENCODERS, PAIRS, speech, text
 from flax.traverse_util import flatten_dict
 from pytorch import Pair
 
@@ -35,8 +35,7 @@ def gradients_of_theirs(pair: Pair, inputs: np.ndarray, mask: np.ndarray | None)
     return flatten_dict(tree, sep="/")
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
 def test_every_gradient_is_that_of_pytorch_with_a_mask_and_without(pair, encoder, decoder):
     """No mask is all ones here, which is compiled once; ``test_outputs`` compiles both."""
     pair = pair(encoder, decoder)

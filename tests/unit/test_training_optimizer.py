@@ -43,7 +43,8 @@ def train(settings: OptimizerSettings, steps: int = 1):
                 leaf.sum() for leaf in jax.tree.leaves(stop_frozen(p, settings, jnp.asarray(step)))
             )
         )(params)
-        updates, state = transform.update(gradients, state, params)
+        known = {"count": 1, "norm": optax.tree.norm(gradients)}
+        updates, state = transform.update(gradients, state, params, **known)
         params = optax.apply_updates(params, updates)
     return paths(jax.tree.map(jnp.subtract, params, PARAMS)), state
 

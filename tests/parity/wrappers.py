@@ -1,0 +1,34 @@
+"""PyTorch halves that upstream's joint model cannot call, given the interface that it calls."""
+
+import pytest
+from transformers import WhisperForCausalLM
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+torch = pytest.importorskip("torch")
+
+
+class HearingWhisper(WhisperEncoder):
+    """Whisper's encoder as an encoder of upstream's joint model: all of its states are real."""
+
+    def forward(self, input_features, attention_mask=None, return_dict=True, **unread):
+        return super().forward(input_features)
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return torch.ones(mask.shape[0], frames, dtype=torch.long)
+
+
+class WritingWhisper(WhisperForCausalLM):
+    """Whisper's decoder called as upstream calls the others; it reads every encoder state."""
+
+    def forward(
+        self, input_ids=None, encoder_hidden_states=None, encoder_attention_mask=None, **given
+    ):
+        given = {name: value for name, value in given.items() if value is not None}
+        return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
+
+
+HEARING = {"whisper": HearingWhisper}
+"""Encoders by model type."""
+
+WRITING = {"whisper": WritingWhisper}
+"""Decoders by model type."""
