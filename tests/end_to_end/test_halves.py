@@ -1,0 +1,61 @@
+"""Checkpoints of every class that a family was published as give that half of a model."""
+
+import re
+from copy import deepcopy
+
+import pytest
+import transformers
+from families import DECODERS, ENCODERS
+
+from speech_ed_flax import FlaxSpeechEncoderDecoderModel
+
+pytest.importorskip("torch")
+
+ENCODER_CLASSES = [
+    ("wav2vec2", "Wav2Vec2Model"),
+    ("wav2vec2", "Wav2Vec2ForCTC"),
+    ("wav2vec2", "Wav2Vec2ForPreTraining"),
+    ("hubert", "HubertForCTC"),
+    ("whisper", "WhisperForConditionalGeneration"),
+]
+
+DECODER_CLASSES = [
+    ("bert", "BertModel"),
+    ("bert", "BertForMaskedLM"),
+    ("bert", "BertForPreTraining"),
+    ("gpt2", "GPT2LMHeadModel"),
+    ("bart", "BartForConditionalGeneration"),
+    ("mbart", "MBartForConditionalGeneration"),
+    ("whisper", "WhisperForConditionalGeneration"),
+]
+
+FRESH = {
+    "encoder": r"/(mask_embedding|adapter)(/|$)",
+    "decoder": r"/(cross_attention|cross_attention_norm|head|transform|transform_norm)/",
+}
+"""What such a checkpoint may lack."""
+
+
+def saved(name, config, folder):
+    """Saves a random PyTorch model of a class of transformers; returns the folder."""
+    getattr(transformers, name)(deepcopy(config)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("family", "name"), ENCODER_CLASSES)
+def test_an_encoder_is_taken_out_of_any_checkpoint_that_has_it(family, name, tmp_path):
+    half = saved(name, ENCODERS[family], tmp_path / "encoder")
+    other = saved("BartForCausalLM", DECODERS["bart"], tmp_path / "decoder")
+    model = FlaxSpeechEncoderDecoderModel.from_encoder_decoder_pretrained(half, other)
+    lacking = [path for path in model.fresh if path.startswith("encoder/")]
+    assert all(re.search(FRESH["encoder"], path) for path in lacking), lacking
+
+
+@pytest.mark.parametrize(("family", "name"), DECODER_CLASSES)
+def test_a_decoder_is_taken_out_of_any_checkpoint_that_has_it(family, name, tmp_path):
+    half = saved(name, DECODERS[family], tmp_path / "decoder")
+    other = saved("Wav2Vec2Model", ENCODERS["wav2vec2"], tmp_path / "encoder")
+    ids = {"pad_token_id": 1, "decoder_start_token_id": 2, "eos_token_id": 2}
+    model = FlaxSpeechEncoderDecoderModel.from_encoder_decoder_pretrained(other, half, **ids)
+    lacking = [path for path in model.fresh if path.startswith("decoder/")]
+    assert all(re.search(FRESH["decoder"], path) for path in lacking), lacking
