@@ -1,7 +1,8 @@
 """PyTorch halves that upstream's joint model cannot call, given the interface that it calls."""
 
 import pytest
-from transformers import WhisperForCausalLM
+from transformers import MegatronBertForCausalLM, WhisperForCausalLM
+from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 torch = pytest.importorskip("torch")
@@ -27,8 +28,21 @@ class WritingWhisper(WhisperForCausalLM):
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
 
 
+class WritingMegatronBert(MegatronBertForCausalLM):
+    """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for number, layer in enumerate(self.bert.encoder.layer):
+            # The same attention, whose keys are counted apart from the queries.
+            layer.crossattention.self = RemBertSelfAttention(config, number)
+
+
 HEARING = {"whisper": HearingWhisper}
 """Encoders by model type."""
 
-WRITING = {"whisper": WritingWhisper}
+WRITING = {
+    "megatron-bert": WritingMegatronBert,
+    "whisper": WritingWhisper,
+}
 """Decoders by model type."""
