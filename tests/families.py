@@ -15,6 +15,7 @@ from transformers import (
     GPT2Config,
     HubertConfig,
     MBartConfig,
+    Speech2TextConfig,
     SpeechEncoderDecoderConfig,
     Wav2Vec2Config,
     WhisperConfig,
@@ -61,12 +62,26 @@ WHISPER: dict[str, Any] = BART | {
     "decoder_start_token_id": 3,
 }
 
+SPEECH_TO_TEXT: dict[str, Any] = {
+    "d_model": 24,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "decoder_layers": 1,
+    "decoder_ffn_dim": 8,
+    "vocab_size": VOCAB,
+    "conv_channels": 12,
+    "input_feat_per_channel": 5,
+    "input_channels": 2,
+}
+
 # fmt: off
 ENCODERS = {
     "wav2vec2": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="group", do_stable_layer_norm=False),
     "wav2vec2-adapter": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, add_adapter=True, num_adapter_layers=2, output_hidden_size=20),  # noqa: E501
     "hubert": HubertConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
 }
 
 DECODERS = {
@@ -78,7 +93,9 @@ DECODERS = {
 }
 # fmt: on
 
-FRAMES: dict[str, Callable[[Any], int]] = {}
+FRAMES: dict[str, Callable[[Any], int]] = {
+    "speech_to_text": lambda hf: hf.input_feat_per_channel * hf.input_channels,
+}
 """Model types of the encoders that hear features ``[batch, frames, mels]``, and how many mels."""
 
 PAIRS = [

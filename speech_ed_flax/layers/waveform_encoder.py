@@ -6,6 +6,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from speech_ed_flax.audio.features import WaveformFeatures
 from speech_ed_flax.layers import adapter, feature_encoder
 from speech_ed_flax.layers.adapter import Adapter, AdapterConfig
 from speech_ed_flax.layers.augment import SpecAugment, augment
@@ -60,6 +61,11 @@ class WaveformEncoderConfig:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the shortest input that gives a state, without the batch."""
         return (self.front.receptive_field,)
+
+    @property
+    def features(self) -> WaveformFeatures:
+        """What a new encoder hears; those with a group norm were trained without a mask."""
+        return WaveformFeatures(return_attention_mask=self.front.norm == "layer")
 
     def frames(self, samples: Any) -> Any:
         """Returns the states of clips of so many samples, integers of any shape."""

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from families import DECODERS, WAVEFORM, WHISPER, speech, vary
+from families import DECODERS, SPEECH_TO_TEXT, WAVEFORM, WHISPER, speech, vary
 from pytorch import Pair, build, tensor, torch
-from transformers import HubertConfig, Wav2Vec2Config, WhisperConfig
+from transformers import HubertConfig, Speech2TextConfig, Wav2Vec2Config, WhisperConfig
 
 DECODER = vary(DECODERS["gpt2"], n_layer=1)
 LAYER = WAVEFORM | {"num_hidden_layers": 1}
@@ -44,6 +44,13 @@ WHISPERS = {
     "relu": {"activation_function": "relu"},
     "scaled-embedding": {"scale_embedding": True},
 }
+
+SPEECH_TO_TEXTS = {
+    "tiny": {},
+    "gelu": {"activation_function": "gelu"},
+    "one-convolution": {"conv_kernel_sizes": (3,), "num_conv_layers": 1},
+    "not-scaled": {"scale_embedding": False},
+}
 # fmt: on
 
 
@@ -66,6 +73,10 @@ def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None
     "encoder",
     [pytest.param(Wav2Vec2Config(**LAYER | v), id=f"wav2vec2-{k}") for k, v in WAV2VEC2.items()]
     + [pytest.param(HubertConfig(**LAYER | v), id=f"hubert-{k}") for k, v in HUBERT.items()]
+    + [
+        pytest.param(Speech2TextConfig(**SPEECH_TO_TEXT | v), id=f"speech_to_text-{k}")
+        for k, v in SPEECH_TO_TEXTS.items()
+    ]
     + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
 )
 def test_states_are_those_of_pytorch_with_a_mask_and_without(encoder, tmp_path):

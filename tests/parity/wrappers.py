@@ -2,6 +2,7 @@
 
 import pytest
 from transformers import WhisperForCausalLM
+from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 torch = pytest.importorskip("torch")
@@ -27,7 +28,10 @@ class WritingWhisper(WhisperForCausalLM):
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
 
 
-HEARING = {"whisper": HearingWhisper}
+HEARING = {
+    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
+    "whisper": HearingWhisper,
+}
 """Encoders by model type."""
 
 WRITING = {"whisper": WritingWhisper}
