@@ -288,7 +288,7 @@ class FlaxSpeechEncoderDecoderModel:
         Args:
             inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
                 ``[batch, mels, frames]``).
-            attention_mask: which samples are real ``[batch, samples]``.
+            attention_mask: which samples or frames are real ``[batch, samples or frames]``.
             decoder_input_ids: tokens ``[batch, target]``; made of ``labels`` if omitted.
             decoder_attention_mask: which tokens are real ``[batch, target]``.
             decoder_position_ids: positions ``[batch, target]``; 0, 1, ... if omitted.
@@ -447,7 +447,7 @@ class FlaxSpeechEncoderDecoderModel:
         Args:
             inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
                 ``[batch, mels, frames]``).
-            attention_mask: which samples are real ``[batch, samples]``.
+            attention_mask: which samples or frames are real ``[batch, samples or frames]``.
             generation_config: settings; what it leaves open is taken from the model's own.
             decoder_input_ids: tokens that every sequence begins with ``[batch, prompt]``; the
                 start token is put in front if it is not there.
