@@ -14,13 +14,12 @@ from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers.convolution import Convolution
 from speech_ed_flax.layers.feature_encoder import at_least_one_frame, frame_mask
-from speech_ed_flax.layers.positions import sinusoids
+from speech_ed_flax.layers.positions import fairseq_sinusoids
 from speech_ed_flax.layers.seq2seq_encoder import ALIASES, NAMES, layer_from_hf
 from speech_ed_flax.layers.transformer import LayerConfig, TransformerEncoder
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 _PAD = 1
-_FIRST_POSITION = _PAD + 1  # as fairseq counts
 
 
 @dataclass(frozen=True)
@@ -138,10 +137,9 @@ class Speech2Text(nn.Module):
         features, mask = at_least_one_frame(features, mask, 1)
         lengths = None if mask is None else mask.sum(-1, dtype=jnp.int32)
         x, lengths = Subsampler(config, name="feature_encoder")(features, lengths)
-        positions = sinusoids(x.shape[1], config.width, _FIRST_POSITION).astype(x.dtype)
         real = None if lengths is None else frame_mask(lengths, x.shape[1])
-        added = positions if real is None else jnp.where(real[:, :, None], positions, 0)
-        x = x * config.scale + added
+        x = x * config.scale
+        x = x + frame_positions(x, real)
         return TransformerEncoder(config.layer, config.layers, name="transformer")(x, real), real
 
 

@@ -18,7 +18,6 @@ from speech_ed_flax.layers.augment import SpecAugment, augment
 from speech_ed_flax.layers.convolution import Convolution
 from speech_ed_flax.layers.feed_forward import exact_gelu
 from speech_ed_flax.layers.linear import Embed
-from speech_ed_flax.layers.positions import initial_sinusoids
 from speech_ed_flax.layers.seq2seq_encoder import layer_from_hf
 from speech_ed_flax.layers.transformer import LayerConfig, TransformerEncoder
 from speech_ed_flax.types import Array, Bool, Float
@@ -69,6 +68,21 @@ class WhisperEncoderConfig:
         )
 
 
+def sinusoids(key: Any, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+    """Returns the positions that a new encoder begins with: sines, then cosines, none random.
+
+    Args:
+        key: not used; initialisers have one.
+        shape: positions and width.
+        dtype: of the result.
+    """
+    del key
+    rows, width = shape
+    rates = 10_000.0 ** -jnp.linspace(0.0, 1.0, width // 2)
+    angles = jnp.arange(rows)[:, None] * rates
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1).astype(dtype)
+
+
 class FrontEnd(nn.Module):
     """Two convolutions, the second of which halves the frames."""
 
@@ -110,7 +124,7 @@ class WhisperEncoder(nn.Module):
         x = augment(self, x, None if mask is None else mask.sum(-1), config.augment)
         x = FrontEnd(config.width, name="feature_encoder")(x)
         positions = Embed(
-            config.positions, config.width, embedding_init=initial_sinusoids, name="positions"
+            config.positions, config.width, embedding_init=sinusoids, name="positions"
         )
         x = x + positions(jnp.arange(config.positions))
         x = TransformerEncoder(config.layer, config.layers, name="transformer")(x)
