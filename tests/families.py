@@ -17,6 +17,7 @@ from transformers import (
     MBartConfig,
     Speech2TextConfig,
     SpeechEncoderDecoderConfig,
+    SpeechT5Config,
     Wav2Vec2Config,
     WhisperConfig,
 )
@@ -75,6 +76,15 @@ SPEECH_TO_TEXT: dict[str, Any] = {
     "input_channels": 2,
 }
 
+SPEECHT5: dict[str, Any] = WAVEFORM | {
+    "encoder_ffn_dim": 32,
+    "encoder_max_relative_position": 10,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 8,
+    "vocab_size": VOCAB,
+}
+
 # fmt: off
 ENCODERS = {
     "wav2vec2": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="group", do_stable_layer_norm=False),
@@ -82,6 +92,7 @@ ENCODERS = {
     "hubert": HubertConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
     "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
+    "speecht5": SpeechT5Config(**SPEECHT5),
 }
 
 DECODERS = {

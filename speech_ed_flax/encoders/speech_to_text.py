@@ -14,12 +14,10 @@ from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers.convolution import Convolution
 from speech_ed_flax.layers.feature_encoder import at_least_one_frame, frame_mask
-from speech_ed_flax.layers.positions import fairseq_sinusoids
+from speech_ed_flax.layers.frame_positions import check_padding, frame_positions
 from speech_ed_flax.layers.seq2seq_encoder import ALIASES, NAMES, layer_from_hf
 from speech_ed_flax.layers.transformer import LayerConfig, TransformerEncoder
 from speech_ed_flax.types import Array, Bool, Float, Int
-
-_PAD = 1
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,7 @@ class Speech2TextConfig:
         Raises:
             ConfigError: naming the field that is not supported.
         """
-        if hf.pad_token_id != _PAD:
-            raise ConfigError(
-                f"encoder.pad_token_id={hf.pad_token_id!r} is not supported: use {_PAD} (upstream "
-                "confuses padded frames with real ones where it is another)."
-            )
+        check_padding(hf)
         sizes = tuple(hf.conv_kernel_sizes)
         if len(sizes) != hf.num_conv_layers or not all(size % 2 for size in sizes):
             raise ConfigError(

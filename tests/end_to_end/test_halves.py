@@ -19,6 +19,8 @@ ENCODER_CLASSES = [
     ("whisper", "WhisperForConditionalGeneration"),
     ("speech_to_text", "Speech2TextModel"),
     ("speech_to_text", "Speech2TextForConditionalGeneration"),
+    ("speecht5", "SpeechT5ForSpeechToText"),
+    ("speecht5", "SpeechT5ForSpeechToSpeech"),
 ]
 
 DECODER_CLASSES = [

@@ -3,6 +3,7 @@
 import pytest
 from transformers import WhisperForCausalLM
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
+from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 torch = pytest.importorskip("torch")
@@ -18,6 +19,13 @@ class HearingWhisper(WhisperEncoder):
         return torch.ones(mask.shape[0], frames, dtype=torch.long)
 
 
+class HearingSpeechT5(SpeechT5EncoderWithSpeechPrenet):
+    """SpeechT5's encoder with the method that tells its real states; they are in its prenet."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return self.prenet._get_feature_vector_attention_mask(frames, mask)
+
+
 class WritingWhisper(WhisperForCausalLM):
     """Whisper's decoder called as upstream calls the others; it reads every encoder state."""
 
@@ -30,6 +38,7 @@ class WritingWhisper(WhisperForCausalLM):
 
 HEARING = {
     "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
+    "speecht5": HearingSpeechT5,
     "whisper": HearingWhisper,
 }
 """Encoders by model type."""
