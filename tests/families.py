@@ -15,6 +15,7 @@ from transformers import (
     GPT2Config,
     HubertConfig,
     MBartConfig,
+    MoonshineConfig,
     Speech2TextConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
@@ -63,6 +64,16 @@ WHISPER: dict[str, Any] = BART | {
     "decoder_start_token_id": 3,
 }
 
+MOONSHINE: dict[str, Any] = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "encoder_num_hidden_layers": 2,
+    "encoder_num_attention_heads": 3,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 3,
+    "vocab_size": VOCAB,
+}
+
 SPEECH_TO_TEXT: dict[str, Any] = {
     "d_model": 24,
     "encoder_layers": 2,
@@ -91,6 +102,7 @@ ENCODERS = {
     "wav2vec2-adapter": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, add_adapter=True, num_adapter_layers=2, output_hidden_size=20),  # noqa: E501
     "hubert": HubertConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "moonshine": MoonshineConfig(**MOONSHINE),
     "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
     "speecht5": SpeechT5Config(**SPEECHT5),
 }
@@ -103,6 +115,9 @@ DECODERS = {
     "whisper": WhisperConfig(**WHISPER),
 }
 # fmt: on
+
+SAMPLES = {"moonshine": 9_000}
+"""Model types of the encoders that hear longer waveforms than others, and how long."""
 
 FRAMES: dict[str, Callable[[Any], int]] = {
     "speech_to_text": lambda hf: hf.input_feat_per_channel * hf.input_channels,
@@ -150,7 +165,8 @@ def speech(encoder: Any) -> tuple[np.ndarray, np.ndarray]:
         ``[3, frames, mels]``); and a mask, int64 ``[3, samples]`` or ``[3, frames]``, of three
         lengths.
     """
-    shape, time = (900,), 900
+    time = SAMPLES.get(encoder.model_type, 900)
+    shape = (time,)
     if encoder.model_type == "whisper":
         time = 2 * encoder.max_source_positions
         shape = (encoder.num_mel_bins, time)

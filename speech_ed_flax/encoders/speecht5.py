@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from speech_ed_flax.audio.features import SpeechT5Features
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers import waveform_encoder
-from speech_ed_flax.layers.attention import Attention
 from speech_ed_flax.layers.convolution import PositionalConvolution
 from speech_ed_flax.layers.feed_forward import ACTIVATIONS, check_activation
 from speech_ed_flax.layers.frame_positions import check_padding, frame_positions
@@ -69,35 +68,24 @@ class SpeechT5Config(WaveformEncoderConfig):
         )
 
 
-class RelativeAttention(Attention):
-    """Attention whose scores depend on the distance of query and key (Shaw et al., 2018)."""
+def match_distances(
+    query: Float[Array, "batch heads frames head_dim"],
+    distances: Float[Array, "distances head_dim"],
+) -> Float[Array, "batch heads frames frames"]:
+    """Returns how well each query matches the distance to each key (Shaw et al., 2018).
 
-    def distance_bias(
-        self, x: Float[Array, "batch frames width"], distances: Float[Array, "distances head_dim"]
-    ) -> Float[Array, "batch heads frames frames"]:
-        """Returns how well each query matches the distance to each key.
-
-        Args:
-            x: that the queries are made of.
-            distances: what stands for each, from the furthest key behind a frame backwards.
-        """
-        query = self._split(self.query(x)) * distances.shape[1] ** -0.5
-        matches = jnp.einsum("bhqd,nd->bhqn", query, distances.astype(query.dtype))
-        times, furthest = jnp.arange(x.shape[1]), len(distances) // 2
-        index = jnp.clip(times[:, None] - times, -furthest, furthest - 1) + furthest
-        return jnp.take_along_axis(matches, index[None, None], axis=-1)
+    Args:
+        query: scaled already.
+        distances: what stands for each, from the furthest key ahead to the furthest one behind.
+    """
+    matches = jnp.einsum("bhqd,nd->bhqn", query, distances, preferred_element_type=jnp.float32)
+    times, furthest = jnp.arange(query.shape[2]), len(distances) // 2
+    index = jnp.clip(times[:, None] - times, -furthest, furthest - 1) + furthest
+    return jnp.take_along_axis(matches, index[None, None], axis=-1)
 
 
 class RelativeLayer(EncoderLayer):
-    """An encoder layer with relative attention."""
-
-    def _attention(self) -> RelativeAttention:
-        return RelativeAttention(
-            self.config.width,
-            self.config.heads,
-            dropout=self.config.attention_dropout,
-            kernel=self.config.attention,
-        )
+    """An encoder layer whose attention looks at distances."""
 
     def __call__(
         self,
@@ -108,11 +96,12 @@ class RelativeLayer(EncoderLayer):
         """Transforms ``x``; frames that ``mask`` hides are seen by nobody."""
         attention = self.self_attention
 
-        def attend(y):
-            bias = attention.distance_bias(y, distances)
-            return attention(y, attention.project(y), mask, bias)
+        def bias(query):
+            return match_distances(query, distances)
 
-        x = self._residual(x, self.self_attention_norm, attend)
+        x = self._residual(
+            x, self.self_attention_norm, lambda y: attention(y, attention.project(y), mask, bias)
+        )
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from families import DECODERS, SPEECH_TO_TEXT, SPEECHT5, WAVEFORM, WHISPER, speech, vary
+from families import DECODERS, MOONSHINE, SPEECH_TO_TEXT, SPEECHT5, WAVEFORM, WHISPER, speech, vary
 from pytorch import Pair, build, tensor, torch
 from transformers import (
     HubertConfig,
+    MoonshineConfig,
     Speech2TextConfig,
     SpeechT5Config,
     Wav2Vec2Config,
@@ -51,6 +52,13 @@ WHISPERS = {
     "scaled-embedding": {"scale_embedding": True},
 }
 
+MOONSHINES = {
+    "attention-bias": {"attention_bias": True},
+    "turned-less-and-faster": {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0, "partial_rotary_factor": 0.4}},  # noqa: E501
+    "relu-padded-heads": {"encoder_hidden_act": "relu", "pad_head_dim_to_multiple_of": 16},
+    "odd-pairs": {"hidden_size": 18},
+}
+
 SPEECHT5S = {
     "layer-norm": {"feat_extract_norm": "layer", "conv_bias": True},
     "all-distances-told-apart": {"encoder_max_relative_position": 100},
@@ -86,6 +94,13 @@ def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None
     "encoder",
     [pytest.param(Wav2Vec2Config(**LAYER | v), id=f"wav2vec2-{k}") for k, v in WAV2VEC2.items()]
     + [pytest.param(HubertConfig(**LAYER | v), id=f"hubert-{k}") for k, v in HUBERT.items()]
+    + [
+        pytest.param(
+            MoonshineConfig(**MOONSHINE | {"encoder_num_hidden_layers": 1} | v),
+            id=f"moonshine-{k}",
+        )
+        for k, v in MOONSHINES.items()
+    ]
     + [
         pytest.param(
             Speech2TextConfig(**SPEECH_TO_TEXT | {"encoder_layers": 1} | v),

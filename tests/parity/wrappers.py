@@ -2,6 +2,7 @@
 
 import pytest
 from transformers import WhisperForCausalLM
+from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -17,6 +18,13 @@ class HearingWhisper(WhisperEncoder):
 
     def _get_feature_vector_attention_mask(self, frames, mask):
         return torch.ones(mask.shape[0], frames, dtype=torch.long)
+
+
+class HearingMoonshine(MoonshineEncoder):
+    """Moonshine's encoder with the method that tells its real states, as its own model has them."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return mask[:, ::384][:, :frames]
 
 
 class HearingSpeechT5(SpeechT5EncoderWithSpeechPrenet):
@@ -37,6 +45,7 @@ class WritingWhisper(WhisperForCausalLM):
 
 
 HEARING = {
+    "moonshine": HearingMoonshine,
     "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
     "speecht5": HearingSpeechT5,
     "whisper": HearingWhisper,
