@@ -32,7 +32,8 @@ class Batch:
     """Utterances and their texts.
 
     Attributes:
-        inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
+        inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
+            ``[batch, mels, frames]``).
         labels: tokens ``[batch, target]``; -100 does not count.
         mask: which samples or frames are real; None if all are.
         tokens: what the decoder reads ``[batch, target]``; None for the labels shifted right.
