@@ -16,6 +16,7 @@ from transformers import (
     HubertConfig,
     MBartConfig,
     SpeechEncoderDecoderConfig,
+    TrOCRConfig,
     Wav2Vec2Config,
     WhisperConfig,
 )
@@ -75,6 +76,7 @@ DECODERS = {
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "trocr": TrOCRConfig(**BART, max_position_embeddings=POSITIONS, use_learned_position_embeddings=False, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
 }
 # fmt: on
 

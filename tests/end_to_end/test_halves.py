@@ -27,6 +27,7 @@ DECODER_CLASSES = [
     ("bart", "BartForConditionalGeneration"),
     ("mbart", "MBartForConditionalGeneration"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("trocr", "TrOCRForCausalLM"),
 ]
 
 FRESH = {
