@@ -15,7 +15,7 @@ from speech_ed_flax.layers.decoder import Decoder
 from speech_ed_flax.layers.decoder_names import bart_names
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import check_activation
-from speech_ed_flax.layers.linear import Embed, Head
+from speech_ed_flax.layers.linear import Embed, Head, embed_tokens
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm
 from speech_ed_flax.layers.positions import fairseq_sinusoids, unpadded_positions
 from speech_ed_flax.layers.transformer import LayerConfig
@@ -33,10 +33,11 @@ class TrOCRConfig:
         layer: of the transformer.
         layers: number of transformer layers.
         vocab: number of tokens.
+        padding: token whose embedding learns nothing as an input, if there is one.
         positions: longest sequence.
-        position_offset: rows of the position table before the first position. The last of them is
-            that of padding, where positions are sinusoids.
-        learned: whether positions are learned, and counted with padding; else sinusoids.
+        position_offset: rows of the position table before the first position.
+        learned: whether positions are learned, and padding takes one; else they are sinusoids, and
+            it takes none.
         embedding_scale: factor of the token embeddings.
         embedding_norm: whether the sum of the embeddings is normalised.
         context_width: of the encoder's states, where they are read without a projection though
@@ -47,6 +48,7 @@ class TrOCRConfig:
     layer: LayerConfig
     layers: int
     vocab: int
+    padding: int | None
     positions: int
     position_offset: int
     learned: bool
@@ -70,7 +72,7 @@ class TrOCRConfig:
         trocr = hf.model_type == "trocr"
         learned = trocr and hf.use_learned_position_embeddings
         if not learned and hf.pad_token_id is None:
-            raise ConfigError("decoder.pad_token_id is not set: positions are counted without it.")
+            raise ConfigError("pad_token_id is not set: positions are counted without padding.")
         layer = LayerConfig(
             width=hf.d_model,
             heads=hf.decoder_attention_heads,
@@ -86,6 +88,7 @@ class TrOCRConfig:
             layer=layer,
             layers=hf.decoder_layers,
             vocab=hf.vocab_size,
+            padding=hf.pad_token_id,
             positions=hf.max_position_embeddings if trocr else hf.max_target_positions,
             position_offset=_FAIRSEQ_OFFSET if learned else hf.pad_token_id + 1,
             learned=learned,
@@ -117,16 +120,17 @@ class TrOCR(Decoder):
         self, tokens: Int[Array, "rows target"], positions: Int[Array, "#rows target"]
     ) -> Float[Array, "rows target width"]:
         """Sums token and position embeddings."""
-        x = self.tokens(tokens) * self.config.embedding_scale
+        config = self.config
+        x = embed_tokens(self.tokens, tokens, config.padding) * config.embedding_scale
         x = x + self._positions(tokens, positions).astype(x.dtype)
-        return self.drop(self.embedding_norm(x) if self.config.embedding_norm else x)
+        return self.drop(self.embedding_norm(x) if config.embedding_norm else x)
 
     def _positions(self, tokens, positions):
         config, offset = self.config, self.config.position_offset
         if config.learned:
             return self.positions(positions + offset)
-        table = fairseq_sinusoids(config.positions + offset, config.width, padding=offset - 1)
-        return jnp.asarray(table)[unpadded_positions(tokens, positions, padding=offset - 1)]
+        table = fairseq_sinusoids(config.positions + offset, config.width, config.padding)
+        return jnp.asarray(table)[unpadded_positions(tokens, positions, config.padding)]
 
     def score(self, x: Float[Array, "rows target width"]) -> Float[Array, "rows target vocab"]:
         """Scores every token."""
@@ -135,8 +139,8 @@ class TrOCR(Decoder):
 
 def with_sinusoids(state: State, config: TrOCRConfig) -> State:
     """Adds the table of positions, which Speech2Text2 keeps among its parameters."""
-    rows, padding = config.positions + _FAIRSEQ_OFFSET, config.position_offset - 1
-    table = fairseq_sinusoids(rows, config.width, padding)
+    rows = config.positions + _FAIRSEQ_OFFSET
+    table = fairseq_sinusoids(rows, config.width, config.padding)
     return state | {"model.decoder.embed_positions.weights": table}
 
 

@@ -6,12 +6,15 @@ disagree by one position from the second token on: here ``__call__`` and ``gener
 
 from functools import cache
 
+import jax
 import numpy as np
 import pytest
-from families import DECODERS, SHALLOW, speech, vary
+from families import DECODERS, SHALLOW, speech, text, vary
+from flax.traverse_util import flatten_dict
 from pytorch import build, torch
+from test_gradients import gradients_of_theirs
 
-STARTED_BY_PADDING = ("trocr",)
+STARTED_BY_PADDING = ("trocr", "roberta")
 LAYERS = ("decoder_layers", "num_hidden_layers")
 
 
@@ -57,3 +60,17 @@ def test_generation_counts_in_steps_as_that_of_pytorch(started_by_padding, name,
     np.testing.assert_allclose(np.stack(ours.logits), expected, rtol=0, atol=1e-4)
     at_once = pair.generate(inputs, mask, use_cache=False, **settings).logits[1].numpy()
     assert np.abs(at_once - expected[1]).max() > 1e-2, "both count alike: nothing is shown"
+
+
+@pytest.mark.parametrize("name", STARTED_BY_PADDING)
+def test_the_padding_that_starts_a_text_learns_nothing_as_an_input(started_by_padding, name):
+    pair = started_by_padding(name)
+    inputs, mask = speech(SHALLOW)
+    ours = jax.grad(lambda p: pair.ours(inputs, mask, labels=text(), params=p).loss)(
+        pair.ours.params
+    )
+    for path, expected in gradients_of_theirs(pair, inputs, mask).items():
+        if path.startswith("decoder/"):
+            atol = 1e-4 * max(0.1, np.abs(expected).max())
+            found = flatten_dict(ours, sep="/")[path]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=path)
