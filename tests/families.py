@@ -12,6 +12,8 @@ import numpy as np
 from transformers import (
     BartConfig,
     BertConfig,
+    CamembertConfig,
+    Data2VecTextConfig,
     GPT2Config,
     HubertConfig,
     MBartConfig,
@@ -19,8 +21,14 @@ from transformers import (
     Speech2TextConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
+    RobertaConfig,
+    RobertaPreLayerNormConfig,
+    SpeechEncoderDecoderConfig,
+    TrOCRConfig,
     Wav2Vec2Config,
     WhisperConfig,
+    XLMRobertaConfig,
+    XLMRobertaXLConfig,
 )
 
 VOCAB = 48
@@ -95,6 +103,20 @@ SPEECHT5: dict[str, Any] = WAVEFORM | {
     "decoder_ffn_dim": 8,
     "vocab_size": VOCAB,
 }
+ROBERTA: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": POSITIONS + 2,
+    "type_vocab_size": 1,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 0,
+}
+"""Sizes of every decoder of RoBERTa's kind."""
 
 # fmt: off
 ENCODERS = {
@@ -113,6 +135,13 @@ DECODERS = {
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "trocr": TrOCRConfig(**BART, max_position_embeddings=POSITIONS, use_learned_position_embeddings=False, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
+    "roberta": RobertaConfig(**ROBERTA),
+    "xlm-roberta": XLMRobertaConfig(**ROBERTA | {"num_hidden_layers": 1}),
+    "camembert": CamembertConfig(**ROBERTA | {"num_hidden_layers": 1}),
+    "data2vec-text": Data2VecTextConfig(**ROBERTA | {"num_hidden_layers": 1}),
+    "xlm-roberta-xl": XLMRobertaXLConfig(**ROBERTA),
+    "roberta-prelayernorm": RobertaPreLayerNormConfig(**ROBERTA | {"type_vocab_size": 2, "num_hidden_layers": 1}),  # noqa: E501
 }
 # fmt: on
 

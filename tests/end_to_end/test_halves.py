@@ -33,6 +33,14 @@ DECODER_CLASSES = [
     ("bart", "BartForConditionalGeneration"),
     ("mbart", "MBartForConditionalGeneration"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("trocr", "TrOCRForCausalLM"),
+    ("roberta", "RobertaModel"),
+    ("roberta", "RobertaForMaskedLM"),
+    ("xlm-roberta", "XLMRobertaForMaskedLM"),
+    ("camembert", "CamembertForMaskedLM"),
+    ("data2vec-text", "Data2VecTextForMaskedLM"),
+    ("xlm-roberta-xl", "XLMRobertaXLForMaskedLM"),
+    ("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM"),
 ]
 
 FRESH = {
