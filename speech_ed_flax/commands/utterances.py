@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 RATE = 16_000
 """Samples per second of every encoder, and of prepared folders unless they say otherwise."""
@@ -25,7 +24,7 @@ class Utterance:
     id: str
     text: str
     language: str | None
-    read: Callable[[], np.ndarray]
+    read: Callable[[], Any]  # numpy itself is imported when there is work, not for --help
 
 
 @dataclass(frozen=True)

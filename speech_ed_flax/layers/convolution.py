@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.typing import Initializer
 
 from speech_ed_flax.layers.convolve import convolve
 from speech_ed_flax.layers.norm import StoredNorm
@@ -9,19 +10,29 @@ from speech_ed_flax.types import Array, Bool, Float
 
 
 class Convolution(nn.Module):
-    """A convolution with its kernel ``[size, inputs, width]`` and, if asked for, a bias."""
+    """A convolution with its kernel ``[size, inputs, width]`` and, if asked for, a bias.
+
+    Attributes:
+        width: of the output.
+        size: of the kernel.
+        stride: frames from one place of the kernel to the next.
+        padding: zeros before and after.
+        use_bias: whether there is a bias.
+        initialise: makes the kernel of a new model.
+    """
 
     width: int
     size: int
     stride: int = 1
     padding: int = 0
     use_bias: bool = True
+    initialise: Initializer = nn.initializers.he_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time inputs"]) -> Float[Array, "batch time2 width"]:
         """Convolves ``x`` over time."""
         shape = (self.size, x.shape[-1], self.width)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        kernel = self.param("kernel", self.initialise, shape)
         x = convolve(x, kernel, self.stride, self.padding)
         return x + self.param("bias", nn.initializers.zeros, (self.width,)) if self.use_bias else x
 

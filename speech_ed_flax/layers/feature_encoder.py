@@ -10,6 +10,7 @@ import numpy as np
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.layers.convolution import Convolution
 from speech_ed_flax.layers.feed_forward import ACTIVATIONS, check_activation
+from speech_ed_flax.layers.filters import WIDE, mel_sinusoids
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm, TimeNorm
 from speech_ed_flax.types import Array, Bool, Float, Int
 
@@ -102,8 +103,10 @@ class FeatureEncoder(nn.Module):
         activation = ACTIVATIONS[config.activation]
         shapes = zip(config.widths, config.sizes, config.strides, strict=True)
         for index, (width, size, stride) in enumerate(shapes):
-            name = f"layers_{index}"
-            x = Convolution(width, size, stride, use_bias=config.bias, name=name)(x)
+            first = mel_sinusoids if index == 0 and size >= WIDE else nn.initializers.he_normal()
+            x = Convolution(
+                width, size, stride, use_bias=config.bias, initialise=first, name=f"layers_{index}"
+            )(x)
             if lengths is not None:
                 lengths = jnp.maximum((lengths - size) // stride + 1, 0)
             if config.norm == "layer":

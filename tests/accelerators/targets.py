@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
+
+from speech_ed_flax.training.planning.topology import parse_topology
 
 DEVICES = 4
 
@@ -27,7 +28,7 @@ class Target:
     """
 
     platform: str
-    topology: dict[str, str]
+    topology: dict[str, Any]
     options: dict[str, Any]
     plugin: str | None
 
@@ -47,26 +48,15 @@ class Target:
         return None
 
 
-def _gpu(name: str) -> Target:
-    description = Path(__file__).with_name(f"{name}.txtpb").read_text()
-    return Target(
-        platform="cuda",
-        topology={
-            "topology_name": "",
-            "target_config": description,
-            "topology": f"1x1x{DEVICES}",
-        },
-        # Triton finds no tiles for the odd sizes of tiny models.
-        options={"xla_gpu_enable_triton_gemm": False},
-        plugin="jax_cuda13_plugin",
-    )
+def _planned(name: str, plugin: str) -> Target:
+    """Returns what ``speech-ed-flax plan`` compiles for by this name."""
+    topology = parse_topology(name)
+    return Target(topology.platform, topology.description, topology.options, plugin)
 
 
 TARGETS = {
     "cpu": Target("cpu", {}, {}, None),
-    "v5e": Target(
-        "tpu", {"topology_name": "v5e:2x2"}, {"exec_time_optimization_effort": -1.0}, "libtpu"
-    ),
-    "a100": _gpu("a100"),
-    "h100": _gpu("h100"),
+    "v5e": _planned("v5e:2x2", "libtpu"),
+    "a100": _planned(f"a100:{DEVICES}", "jax_cuda13_plugin"),
+    "h100": _planned(f"h100:{DEVICES}", "jax_cuda13_plugin"),
 }
