@@ -170,7 +170,7 @@ def _check_sizes(config: Any) -> None:
             _check_sizes(value)
         sizes = {int: (value,), tuple[int, ...]: value, int | None: (value,)}.get(field.type, ())
         largest = LARGEST_DEPTH if field.name == "layers" else LARGEST_SIZE
-        smallest = 0 if field.name in ("position_offset", "fewest") else 1
+        smallest = 0 if field.name in ("position_offset", "padding", "fewest") else 1
         for size in sizes:
             optional = size is None and field.type is not int
             if not optional and not (isinstance(size, int) and smallest <= size <= largest):

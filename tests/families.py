@@ -12,12 +12,20 @@ import numpy as np
 from transformers import (
     BartConfig,
     BertConfig,
+    BigBirdPegasusConfig,
+    BlenderbotConfig,
+    BlenderbotSmallConfig,
     GPT2Config,
     HubertConfig,
+    MarianConfig,
     MBartConfig,
+    MvpConfig,
+    PegasusConfig,
+    PLBartConfig,
     SpeechEncoderDecoderConfig,
     Wav2Vec2Config,
     WhisperConfig,
+    XGLMConfig,
 )
 
 VOCAB = 48
@@ -75,6 +83,14 @@ DECODERS = {
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "mvp": MvpConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
+    "plbart": PLBartConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
+    "blenderbot": BlenderbotConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, encoder_no_repeat_ngram_size=0, decoder_start_token_id=1),  # noqa: E501
+    "blenderbot-small": BlenderbotSmallConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=1),  # noqa: E501
+    "pegasus": PegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=0, eos_token_id=1, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
+    "marian": MarianConfig(**BART, max_position_embeddings=POSITIONS, activation_function="swish", scale_embedding=True, bos_token_id=0, pad_token_id=VOCAB - 1, eos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=VOCAB - 1),  # noqa: E501
+    "bigbird_pegasus": BigBirdPegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="gelu_new", scale_embedding=True, use_bias=False, pad_token_id=0, bos_token_id=2, eos_token_id=1, decoder_start_token_id=2),  # noqa: E501
+    "xglm": XGLMConfig(vocab_size=VOCAB, d_model=24, num_layers=2, attention_heads=4, ffn_dim=32, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
 }
 # fmt: on
 

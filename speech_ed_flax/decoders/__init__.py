@@ -6,7 +6,15 @@ from speech_ed_flax.family import Family
 DECODERS: dict[str, Family] = {
     "bart": bart.BART,
     "bert": bert.BERT,
+    "bigbird_pegasus": bart.BIGBIRD_PEGASUS,
+    "blenderbot": bart.BART,
+    "blenderbot-small": bart.BART,
     "gpt2": gpt2.GPT2_FAMILY,
-    "mbart": bart.MBART,
+    "marian": bart.BART,
+    "mbart": bart.BART,
+    "mvp": bart.BART,
+    "pegasus": bart.BART,
+    "plbart": bart.BART,
     "whisper": bart.WHISPER,
+    "xglm": bart.XGLM,
 }
