@@ -14,11 +14,18 @@ from transformers import (
     BertConfig,
     CamembertConfig,
     Data2VecTextConfig,
+    BigBirdPegasusConfig,
+    BlenderbotConfig,
+    BlenderbotSmallConfig,
     GPT2Config,
     HubertConfig,
+    MarianConfig,
     MBartConfig,
     MoonshineConfig,
     Speech2TextConfig,
+    MvpConfig,
+    PegasusConfig,
+    PLBartConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
     RobertaConfig,
@@ -29,6 +36,7 @@ from transformers import (
     WhisperConfig,
     XLMRobertaConfig,
     XLMRobertaXLConfig,
+    XGLMConfig,
 )
 
 VOCAB = 48
@@ -142,6 +150,14 @@ DECODERS = {
     "data2vec-text": Data2VecTextConfig(**ROBERTA | {"num_hidden_layers": 1}),
     "xlm-roberta-xl": XLMRobertaXLConfig(**ROBERTA),
     "roberta-prelayernorm": RobertaPreLayerNormConfig(**ROBERTA | {"type_vocab_size": 2, "num_hidden_layers": 1}),  # noqa: E501
+    "mvp": MvpConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
+    "plbart": PLBartConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
+    "blenderbot": BlenderbotConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, encoder_no_repeat_ngram_size=0, decoder_start_token_id=1),  # noqa: E501
+    "blenderbot-small": BlenderbotSmallConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=1),  # noqa: E501
+    "pegasus": PegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=0, eos_token_id=1, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
+    "marian": MarianConfig(**BART, max_position_embeddings=POSITIONS, activation_function="swish", scale_embedding=True, bos_token_id=0, pad_token_id=VOCAB - 1, eos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=VOCAB - 1),  # noqa: E501
+    "bigbird_pegasus": BigBirdPegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="gelu_new", scale_embedding=True, use_bias=False, pad_token_id=0, bos_token_id=2, eos_token_id=1, decoder_start_token_id=2),  # noqa: E501
+    "xglm": XGLMConfig(vocab_size=VOCAB, d_model=24, num_layers=2, attention_heads=4, ffn_dim=32, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
 }
 # fmt: on
 

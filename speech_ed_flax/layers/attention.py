@@ -43,6 +43,7 @@ class Attention(nn.Module):
         scale: of the scores; ``None`` is ``head_dim ** -0.5``.
         dropout: rate on the attention weights.
         kernel: that computes it; see ``attend``.
+        use_bias: whether any of the four projections has a bias (BigBird-Pegasus's do not).
     """
 
     width: int
@@ -51,13 +52,14 @@ class Attention(nn.Module):
     scale: float | None = None
     dropout: float = 0.0
     kernel: str = "xla"
+    use_bias: bool = True
 
     def setup(self):
         """Creates the four projections."""
-        self.query = Dense(self.width)
-        self.key = Dense(self.width, use_bias=self.key_bias)
-        self.value = Dense(self.width)
-        self.out = Dense(self.width)
+        self.query = Dense(self.width, self.use_bias)
+        self.key = Dense(self.width, self.use_bias and self.key_bias)
+        self.value = Dense(self.width, self.use_bias)
+        self.out = Dense(self.width, self.use_bias)
         self.drop = Dropout(self.dropout)
 
     def _split(

@@ -41,7 +41,8 @@ class LayerConfig:
         pre_norm: whether a norm comes before each sublayer (else after each sum), and a last one
             after the stack.
         epsilon: of every norm.
-        key_bias: whether attention keys have a bias.
+        attention_bias: whether the projections of attention have biases.
+        key_bias: whether that of its keys has one too.
         scaled: whether scores are divided by the root of ``head_dim``.
         scaled_by_depth: whether layer ``i`` divides its scores by ``i + 1`` as well.
         bottleneck: width of a residual adapter behind each layer (MMS), if any.
@@ -60,6 +61,7 @@ class LayerConfig:
     activation: str
     pre_norm: bool
     epsilon: float = TORCH_EPSILON
+    attention_bias: bool = True
     key_bias: bool = True
     scaled: bool = True
     scaled_by_depth: bool = False
@@ -139,6 +141,7 @@ class Layer(nn.Module):
             scale=self.config.scale(self.index),
             dropout=self.config.attention_dropout,
             kernel=self.config.attention,
+            use_bias=self.config.attention_bias,
         )
 
     def _residual(self, x, norm, sublayer):
