@@ -125,12 +125,12 @@ class BertLike(Decoder):
         config = self.config
         return embed_tokens(self.tokens, tokens, config.padding) * config.embedding_scale
 
-    def places(
+    def locate(
         self, tokens: Int[Array, "rows target"], positions: Int[Array, "#rows target"]
-    ) -> Int[Array, "#rows target"]:
-        """Returns the rows of the position table that ``tokens`` read."""
+    ) -> Float[Array, "#rows target any"]:
+        """Returns the embeddings of the positions of ``tokens``."""
         del tokens
-        return positions + self.config.position_offset
+        return self.positions(positions + self.config.position_offset)
 
     def add_up(
         self, tokens: Int[Array, "rows target"], positions: Int[Array, "#rows target"]
@@ -140,7 +140,7 @@ class BertLike(Decoder):
         if self.config.token_types is not None:
             x = x + self.token_types.embedding[0]
         if self.config.learned_positions:
-            x = x + self.positions(self.places(tokens, positions))
+            x = x + self.locate(tokens, positions)
         return x
 
     def embed(

@@ -17,6 +17,12 @@ ENCODER_CLASSES = [
     ("wav2vec2", "Wav2Vec2ForPreTraining"),
     ("hubert", "HubertForCTC"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("moonshine", "MoonshineModel"),
+    ("moonshine", "MoonshineForConditionalGeneration"),
+    ("speech_to_text", "Speech2TextModel"),
+    ("speech_to_text", "Speech2TextForConditionalGeneration"),
+    ("speecht5", "SpeechT5ForSpeechToText"),
+    ("speecht5", "SpeechT5ForSpeechToSpeech"),
 ]
 
 DECODER_CLASSES = [
@@ -25,6 +31,9 @@ DECODER_CLASSES = [
     ("bert", "BertForPreTraining"),
     ("bert-generation", "BertGenerationEncoder"),
     ("bert-generation", "BertGenerationDecoder"),
+    ("big_bird", "BigBirdModel"),
+    ("big_bird", "BigBirdForMaskedLM"),
+    ("big_bird", "BigBirdForPreTraining"),
     ("electra", "ElectraModel"),
     ("electra", "ElectraForMaskedLM"),
     ("electra", "ElectraForPreTraining"),
@@ -36,10 +45,23 @@ DECODER_CLASSES = [
     ("megatron-bert", "MegatronBertForPreTraining"),
     ("rembert", "RemBertModel"),
     ("rembert", "RemBertForMaskedLM"),
+    ("roc_bert", "RoCBertModel"),
+    ("roc_bert", "RoCBertForMaskedLM"),
+    ("roc_bert", "RoCBertForPreTraining"),
+    ("roformer", "RoFormerModel"),
+    ("roformer", "RoFormerForMaskedLM"),
     ("gpt2", "GPT2LMHeadModel"),
     ("bart", "BartForConditionalGeneration"),
     ("mbart", "MBartForConditionalGeneration"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("trocr", "TrOCRForCausalLM"),
+    ("roberta", "RobertaModel"),
+    ("roberta", "RobertaForMaskedLM"),
+    ("xlm-roberta", "XLMRobertaForMaskedLM"),
+    ("camembert", "CamembertForMaskedLM"),
+    ("data2vec-text", "Data2VecTextForMaskedLM"),
+    ("xlm-roberta-xl", "XLMRobertaXLForMaskedLM"),
+    ("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM"),
 ]
 
 FRESH = {

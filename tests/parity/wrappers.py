@@ -1,8 +1,12 @@
 """PyTorch halves that upstream's joint model cannot call, given the interface that it calls."""
 
 import pytest
-from transformers import MegatronBertForCausalLM, WhisperForCausalLM
+from transformers import BigBirdForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
+from transformers.models.big_bird.modeling_big_bird import BigBirdLayer
+from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
+from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
+from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 torch = pytest.importorskip("torch")
@@ -18,6 +22,20 @@ class HearingWhisper(WhisperEncoder):
         return torch.ones(mask.shape[0], frames, dtype=torch.long)
 
 
+class HearingMoonshine(MoonshineEncoder):
+    """Moonshine's encoder with the method that tells its real states, as its own model has them."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return mask[:, ::384][:, :frames]
+
+
+class HearingSpeechT5(SpeechT5EncoderWithSpeechPrenet):
+    """SpeechT5's encoder with the method that tells its real states; they are in its prenet."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return self.prenet._get_feature_vector_attention_mask(frames, mask)
+
+
 class WritingWhisper(WhisperForCausalLM):
     """Whisper's decoder called as upstream calls the others; it reads every encoder state."""
 
@@ -26,6 +44,37 @@ class WritingWhisper(WhisperForCausalLM):
     ):
         given = {name: value for name, value in given.items() if value is not None}
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
+
+
+class CausalBigBirdLayer(BigBirdLayer):
+    """BigBird's layer whose self-attention reads the text: upstream's reads the encoder twice."""
+
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        encoder_hidden_states=None,
+        encoder_attention_mask=None,
+        past_key_values=None,
+        **unread,
+    ):
+        cache = getattr(past_key_values, "self_attention_cache", past_key_values)
+        states, _ = self.attention(hidden_states, attention_mask, past_key_values=cache)
+        states, _ = self.crossattention(
+            states,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        return self.feed_forward_chunk(states)
+
+
+class WritingBigBird(BigBirdForCausalLM):
+    """BigBird made of such layers."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for layer in self.bert.encoder.layer:
+            layer.__class__ = CausalBigBirdLayer
 
 
 class WritingMegatronBert(MegatronBertForCausalLM):
@@ -38,10 +87,16 @@ class WritingMegatronBert(MegatronBertForCausalLM):
             layer.crossattention.self = RemBertSelfAttention(config, number)
 
 
-HEARING = {"whisper": HearingWhisper}
+HEARING = {
+    "moonshine": HearingMoonshine,
+    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
+    "speecht5": HearingSpeechT5,
+    "whisper": HearingWhisper,
+}
 """Encoders by model type."""
 
 WRITING = {
+    "big_bird": WritingBigBird,
     "megatron-bert": WritingMegatronBert,
     "whisper": WritingWhisper,
 }
