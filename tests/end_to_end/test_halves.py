@@ -27,6 +27,17 @@ DECODER_CLASSES = [
     ("bart", "BartForConditionalGeneration"),
     ("mbart", "MBartForConditionalGeneration"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("mvp", "MvpForConditionalGeneration"),
+    ("plbart", "PLBartForConditionalGeneration"),
+    ("blenderbot", "BlenderbotForConditionalGeneration"),
+    ("blenderbot-small", "BlenderbotSmallModel"),
+    ("pegasus", "PegasusModel"),
+    ("pegasus", "PegasusForConditionalGeneration"),
+    ("marian", "MarianForCausalLM"),
+    ("marian", "MarianMTModel"),
+    ("bigbird_pegasus", "BigBirdPegasusForConditionalGeneration"),
+    ("xglm", "XGLMForCausalLM"),
+    ("xglm", "XGLMModel"),
 ]
 
 FRESH = {
