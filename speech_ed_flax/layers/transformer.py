@@ -1,5 +1,6 @@
 """Encoder and decoder layers, and stacks of them, that serve every family."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -234,11 +235,13 @@ class TransformerEncoder(nn.Module):
         config: of every layer.
         depth: number of layers.
         kind: class of the layers, called as ``kind(config, index)(x, mask, *shared)``.
+        norm_kind: makes its norm, called as ``norm_kind(epsilon, name=...)``.
     """
 
     config: LayerConfig
     depth: int
     kind: type[nn.Module] = EncoderLayer
+    norm_kind: Callable[..., nn.Module] = LayerNorm
 
     @nn.compact
     def __call__(
@@ -254,7 +257,7 @@ class TransformerEncoder(nn.Module):
             mask: which of them are real.
             *shared: what every layer of this kind reads besides, such as relative positions.
         """
-        norm = LayerNorm(self.config.epsilon, name="norm")
+        norm = self.norm_kind(self.config.epsilon, name="norm")
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
         kind = rematerialised(self.kind, self.config.remat)
