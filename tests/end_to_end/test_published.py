@@ -17,9 +17,8 @@ from transformers import PreTrainedTokenizerFast, SpeechEncoderDecoderConfig
 
 from speech_ed_flax import FlaxSpeechEncoderDecoderModel
 
-pytest.importorskip("torch", reason="PyTorch is not installed")
-from pytorch import Pair, draw, torch
-from transformers import SpeechEncoderDecoderModel
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from transformers import SpeechEncoderDecoderModel  # noqa: E402
 
 DATA = Path(__file__).parents[1] / "data" / "published"
 SPEECH = np.random.default_rng(0).standard_normal((2, 4000)).astype(np.float32)
@@ -117,7 +116,7 @@ def shrunk(half):
             smaller[name] = 1
         elif name == "conv_dim":
             smaller[name] = [8] * len(value)
-        elif name.startswith("num_conv_pos"):
+        elif name.startswith("num_conv_pos") and value > 8:
             smaller[name] = value // 8 * 2
     return smaller
 
@@ -132,7 +131,9 @@ def checkpoint(tmp_path_factory):
         halves = {part: shrunk(files["config"][part]) for part in ("encoder", "decoder")}
         files = files | {"config": files["config"] | halves}
         twin = SpeechEncoderDecoderModel(SpeechEncoderDecoderConfig.from_dict(files["config"]))
-        draw(twin)
+        torch.manual_seed(0)
+        for tensor in twin.state_dict().values():
+            tensor.copy_(0.3 * torch.randn(tensor.shape))
         twin.eval().save_pretrained(folder)
         (folder / "generation_config.json").unlink()  # which PyTorch writes whatever there was
         for file, fields in files.items():
@@ -145,12 +146,14 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_published_checkpoint_scores_as_in_pytorch(name, checkpoint):
     folder, twin = checkpoint(name)
-    pair = Pair(twin, FlaxSpeechEncoderDecoderModel.from_pretrained(folder))
-    assert pair.ours.module.project == (name in PROJECTED)
+    ours = FlaxSpeechEncoderDecoderModel.from_pretrained(folder)
+    assert ours.module.project == (name in PROJECTED)
+    given = {"attention_mask": MASK, "decoder_input_ids": TOKENS}
     with torch.no_grad():
-        expected = pair.call(SPEECH, MASK, decoder_input_ids=TOKENS).logits.numpy()
-    found = pair.ours(SPEECH, MASK, decoder_input_ids=TOKENS).logits
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+        theirs = twin(
+            torch.from_numpy(SPEECH), **{n: torch.from_numpy(a) for n, a in given.items()}
+        )
+    np.testing.assert_allclose(ours(SPEECH, **given).logits, theirs.logits, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", GENERATION)
@@ -170,10 +173,8 @@ def test_xls_r_writes_the_language_that_it_is_asked_for(checkpoint):
     words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3} | CODES
     core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     folder, _ = checkpoint("facebook/wav2vec2-xls-r-300m-en-to-15")
+    PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>").save_pretrained(folder)
     model = FlaxSpeechEncoderDecoderModel.from_pretrained(folder)
-    model = replace(
-        model, processor=Processor(None, PreTrainedTokenizerFast(tokenizer_object=core))
-    )
     quick = {"max_length": 4, "num_beams": 1}
     asked = [({}, 250003), ({"forced_bos_token_id": 250005}, 250005)]
     asked += [({"target_language": code}, token) for code, token in CODES.items()]

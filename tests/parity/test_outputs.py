@@ -30,7 +30,8 @@ VARIED_DECODERS = {
     "blenderbot-not-scaled": ("blenderbot", {"scale_embedding": False}),
     "blenderbot-small-not-scaled": ("blenderbot-small", {"scale_embedding": False}),
     "pegasus-not-scaled": ("pegasus", {"scale_embedding": False}),
-    "marian-not-shared": ("marian", {"share_encoder_decoder_embeddings": False, "scale_embedding": False}),
+    "marian-not-scaled": ("marian", {"scale_embedding": False}),
+    "marian-not-shared": ("marian", {"share_encoder_decoder_embeddings": False}),
     "bigbird-pegasus-bias": ("bigbird_pegasus", {"use_bias": True, "scale_embedding": False}),
     "xglm-blank-position": ("xglm", {"scale_embedding": False, "pad_token_id": 4}),
 } | {f"{name}-untied": (name, {"tie_word_embeddings": False}) for name in DECODERS}
