@@ -1,8 +1,9 @@
 """PyTorch halves that upstream's joint model cannot call, given the interface that it calls."""
 
 import pytest
-from transformers import WhisperForCausalLM
+from transformers import MegatronBertForCausalLM, WhisperForCausalLM
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -50,7 +51,21 @@ HEARING = {
     "speecht5": HearingSpeechT5,
     "whisper": HearingWhisper,
 }
+class WritingMegatronBert(MegatronBertForCausalLM):
+    """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for number, layer in enumerate(self.bert.encoder.layer):
+            # The same attention, whose keys are counted apart from the queries.
+            layer.crossattention.self = RemBertSelfAttention(config, number)
+
+
+HEARING = {"whisper": HearingWhisper}
 """Encoders by model type."""
 
-WRITING = {"whisper": WritingWhisper}
+WRITING = {
+    "megatron-bert": WritingMegatronBert,
+    "whisper": WritingWhisper,
+}
 """Decoders by model type."""
