@@ -6,12 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    GenerationConfig,
-    SpeechEncoderDecoderConfig,
-)
+from transformers import CONFIG_MAPPING, AutoConfig, GenerationConfig, SpeechEncoderDecoderConfig
 
 from speech_ed_flax.conversion.json_object import read_json
 from speech_ed_flax.errors import CheckpointError, ConfigError

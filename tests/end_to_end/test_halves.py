@@ -24,6 +24,8 @@ DECODER_CLASSES = [
     ("bert", "BertForMaskedLM"),
     ("bert", "BertForPreTraining"),
     ("gpt2", "GPT2LMHeadModel"),
+    ("gpt_bigcode", "GPTBigCodeModel"),
+    ("gpt_bigcode", "GPTBigCodeForCausalLM"),
     ("bart", "BartForConditionalGeneration"),
     ("mbart", "MBartForConditionalGeneration"),
     ("whisper", "WhisperForConditionalGeneration"),
