@@ -43,6 +43,8 @@ DECODER_CLASSES = [
     ("rembert", "RemBertModel"),
     ("rembert", "RemBertForMaskedLM"),
     ("gpt2", "GPT2LMHeadModel"),
+    ("gpt_bigcode", "GPTBigCodeModel"),
+    ("gpt_bigcode", "GPTBigCodeForCausalLM"),
     ("bart", "BartForConditionalGeneration"),
     ("mbart", "MBartForConditionalGeneration"),
     ("whisper", "WhisperForConditionalGeneration"),

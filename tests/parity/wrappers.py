@@ -6,6 +6,9 @@ from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
+from families import vary
+from transformers import GPTBigCodeForCausalLM, WhisperForCausalLM
+from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 torch = pytest.importorskip("torch")
@@ -59,6 +62,38 @@ class WritingMegatronBert(MegatronBertForCausalLM):
         for number, layer in enumerate(self.bert.encoder.layer):
             # The same attention, whose keys are counted apart from the queries.
             layer.crossattention.self = RemBertSelfAttention(config, number)
+class BigCodeCrossAttention(GPTBigCodeAttention):
+    """GPT-BigCode's cross-attention, with the parameters that upstream makes and cannot call.
+
+    It splits the keys and values of all heads as if they were those of one head.
+    """
+
+    def forward(self, hidden_states, encoder_hidden_states=None, **unread):
+        query = self.q_attn(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heard = self.c_attn(encoder_hidden_states).unflatten(-1, (self.num_heads, -1))
+        key, value = heard.transpose(1, 2).chunk(2, dim=-1)
+        scores = query @ key.mT * self.scaling
+        if self.mask is not None:
+            scores = scores.masked_fill(~self.mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        return self.c_proj((weights @ value).transpose(1, 2).flatten(2)), weights
+
+
+class WritingGPTBigCode(GPTBigCodeForCausalLM):
+    """GPT-BigCode with cross-attention, which upstream refuses to make beside shared keys."""
+
+    def __init__(self, config):
+        super().__init__(vary(config, add_cross_attention=False))
+        for block in self.transformer.h:
+            of_all_heads = vary(config, multi_query=False)
+            block.crossattention = BigCodeCrossAttention(of_all_heads, is_cross_attention=True)
+            block.ln_cross_attn = torch.nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+
+    def forward(self, *arguments, encoder_attention_mask=None, **given):
+        mask = encoder_attention_mask
+        for block in self.transformer.h:
+            block.crossattention.mask = None if mask is None else mask[:, None, None].bool()
+        return super().forward(*arguments, **given)
 
 
 HEARING = {"whisper": HearingWhisper}
@@ -68,4 +103,5 @@ WRITING = {
     "megatron-bert": WritingMegatronBert,
     "whisper": WritingWhisper,
 }
+WRITING = {"gpt_bigcode": WritingGPTBigCode, "whisper": WritingWhisper}
 """Decoders by model type."""
