@@ -12,10 +12,13 @@ import numpy as np
 from transformers import (
     BartConfig,
     BertConfig,
+    Data2VecAudioConfig,
     GPT2Config,
     HubertConfig,
     MBartConfig,
     SpeechEncoderDecoderConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
     WhisperConfig,
 )
@@ -67,6 +70,9 @@ ENCODERS = {
     "wav2vec2-adapter": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, add_adapter=True, num_adapter_layers=2, output_hidden_size=20),  # noqa: E501
     "hubert": HubertConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
+    "unispeech": UniSpeechConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
+    "unispeech-sat": UniSpeechSatConfig(**WAVEFORM, mask_time_prob=0.0),
 }
 
 DECODERS = {

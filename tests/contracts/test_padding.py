@@ -20,7 +20,8 @@ TOO_SHORT = 39
 NAN_SAFE = [
     name
     for name in WAVEFORM_ENCODERS
-    if ENCODERS[name].feat_extract_norm == "layer" and not getattr(ENCODERS[name], "add_adapter", 0)
+    if getattr(ENCODERS[name], "feat_extract_norm", None) == "layer"
+    and not getattr(ENCODERS[name], "add_adapter", False)
 ]
 """Encoders that read no padding even where they compute exactly what transformers does."""
 

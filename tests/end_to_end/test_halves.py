@@ -17,6 +17,10 @@ ENCODER_CLASSES = [
     ("wav2vec2", "Wav2Vec2ForPreTraining"),
     ("hubert", "HubertForCTC"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("data2vec-audio", "Data2VecAudioForCTC"),
+    ("unispeech", "UniSpeechForPreTraining"),
+    ("unispeech-sat", "UniSpeechSatForPreTraining"),
+    ("unispeech-sat", "UniSpeechSatForXVector"),
 ]
 
 DECODER_CLASSES = [

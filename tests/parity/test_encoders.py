@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from families import DECODERS, WAVEFORM, WHISPER, speech, vary
 from pytorch import Pair, build, tensor, torch
-from transformers import HubertConfig, Wav2Vec2Config, WhisperConfig
+from transformers import (
+    Data2VecAudioConfig,
+    HubertConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
+    Wav2Vec2Config,
+    WhisperConfig,
+)
 
 DECODER = vary(DECODERS["gpt2"], n_layer=1)
 LAYER = WAVEFORM | {"num_hidden_layers": 1}
@@ -40,6 +47,17 @@ HUBERT = {
     "attention-adapter": STABLE | {"adapter_attn_dim": 6},
 }
 
+DATA2VEC_AUDIO = {
+    "even-kernels-with-bias": {"conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 3, "conv_bias": True},  # noqa: E501
+    "adapter": ADAPTER | {"output_hidden_size": 20, "num_conv_pos_embeddings": 1},
+    "relu": {"feat_extract_activation": "relu", "hidden_act": "relu"},
+}
+
+UNISPEECH = {
+    "group": GROUP,
+    "attention-adapter": STABLE | {"adapter_attn_dim": 6},
+}
+
 WHISPERS = {
     "relu": {"activation_function": "relu"},
     "scaled-embedding": {"scale_embedding": True},
@@ -66,6 +84,20 @@ def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None
     "encoder",
     [pytest.param(Wav2Vec2Config(**LAYER | v), id=f"wav2vec2-{k}") for k, v in WAV2VEC2.items()]
     + [pytest.param(HubertConfig(**LAYER | v), id=f"hubert-{k}") for k, v in HUBERT.items()]
+    + [
+        pytest.param(
+            Data2VecAudioConfig(**LAYER | {"conv_pos_kernel_size": 5} | v), id=f"data2vec-audio-{k}"
+        )
+        for k, v in DATA2VEC_AUDIO.items()
+    ]
+    + [
+        pytest.param(UniSpeechConfig(**LAYER | v), id=f"unispeech-{k}")
+        for k, v in UNISPEECH.items()
+    ]
+    + [
+        pytest.param(UniSpeechSatConfig(**LAYER | v), id=f"unispeech-sat-{k}")
+        for k, v in UNISPEECH.items()
+    ]
     + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
 )
 def test_states_are_those_of_pytorch_with_a_mask_and_without(encoder, tmp_path):
