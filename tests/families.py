@@ -20,6 +20,7 @@ from transformers import (
     Data2VecTextConfig,
     ElectraConfig,
     ErnieConfig,
+    Data2VecAudioConfig,
     GPT2Config,
     GPTBigCodeConfig,
     HubertConfig,
@@ -37,6 +38,8 @@ from transformers import (
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
     TrOCRConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
     WhisperConfig,
     XGLMConfig,
@@ -154,6 +157,9 @@ ENCODERS = {
     "moonshine": MoonshineConfig(**MOONSHINE),
     "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
     "speecht5": SpeechT5Config(**SPEECHT5),
+    "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
+    "unispeech": UniSpeechConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
+    "unispeech-sat": UniSpeechSatConfig(**WAVEFORM, mask_time_prob=0.0),
 }
 
 DECODERS = {

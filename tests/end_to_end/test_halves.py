@@ -23,6 +23,10 @@ ENCODER_CLASSES = [
     ("speech_to_text", "Speech2TextForConditionalGeneration"),
     ("speecht5", "SpeechT5ForSpeechToText"),
     ("speecht5", "SpeechT5ForSpeechToSpeech"),
+    ("data2vec-audio", "Data2VecAudioForCTC"),
+    ("unispeech", "UniSpeechForPreTraining"),
+    ("unispeech-sat", "UniSpeechSatForPreTraining"),
+    ("unispeech-sat", "UniSpeechSatForXVector"),
 ]
 
 DECODER_CLASSES = [

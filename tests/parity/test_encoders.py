@@ -9,6 +9,10 @@ from transformers import (
     MoonshineConfig,
     Speech2TextConfig,
     SpeechT5Config,
+    Data2VecAudioConfig,
+    HubertConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
     WhisperConfig,
 )
@@ -44,6 +48,17 @@ HUBERT = {
     "batch-norm": GROUP | {"conv_pos_batch_norm": True},
     "batch-norm-odd-stable": STABLE | {"conv_pos_batch_norm": True, "num_conv_pos_embeddings": 7},
     "no-projection-norm": GROUP | {"feat_proj_layer_norm": False},
+    "attention-adapter": STABLE | {"adapter_attn_dim": 6},
+}
+
+DATA2VEC_AUDIO = {
+    "even-kernels-with-bias": {"conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 3, "conv_bias": True},  # noqa: E501
+    "adapter": ADAPTER | {"output_hidden_size": 20, "num_conv_pos_embeddings": 1},
+    "relu": {"feat_extract_activation": "relu", "hidden_act": "relu"},
+}
+
+UNISPEECH = {
+    "group": GROUP,
     "attention-adapter": STABLE | {"adapter_attn_dim": 6},
 }
 
@@ -111,6 +126,17 @@ def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None
     + [
         pytest.param(SpeechT5Config(**SPEECHT5 | {"num_hidden_layers": 1} | v), id=f"speecht5-{k}")
         for k, v in SPEECHT5S.items()
+            Data2VecAudioConfig(**LAYER | {"conv_pos_kernel_size": 5} | v), id=f"data2vec-audio-{k}"
+        )
+        for k, v in DATA2VEC_AUDIO.items()
+    ]
+    + [
+        pytest.param(UniSpeechConfig(**LAYER | v), id=f"unispeech-{k}")
+        for k, v in UNISPEECH.items()
+    ]
+    + [
+        pytest.param(UniSpeechSatConfig(**LAYER | v), id=f"unispeech-sat-{k}")
+        for k, v in UNISPEECH.items()
     ]
     + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
 )
