@@ -44,12 +44,9 @@ class Attention(nn.Module):
         scale: of the scores; ``None`` is ``head_dim ** -0.5``.
         dropout: rate on the attention weights.
         kernel: that computes it; see ``attend``.
-<<<<<<< HEAD
         use_bias: whether any of the four projections has a bias (BigBird-Pegasus's do not).
-=======
         kv_heads: heads of keys and values, each for ``heads / kv_heads`` heads of queries in a row
             (Ainslie et al., 2023); ``None`` is one for each.
->>>>>>> gpt
     """
 
     width: int
@@ -58,26 +55,16 @@ class Attention(nn.Module):
     scale: float | None = None
     dropout: float = 0.0
     kernel: str = "xla"
-<<<<<<< HEAD
     use_bias: bool = True
-
-    def setup(self):
-        """Creates the four projections."""
-        self.query = Dense(self.width, self.use_bias)
-        self.key = Dense(self.width, self.use_bias and self.key_bias)
-        self.value = Dense(self.width, self.use_bias)
-        self.out = Dense(self.width, self.use_bias)
-=======
     kv_heads: int | None = None
 
     def setup(self):
         """Creates the four projections."""
         narrow = (self.kv_heads or self.heads) * (self.width // self.heads)
-        self.query = Dense(self.width)
-        self.key = Dense(narrow, use_bias=self.key_bias)
-        self.value = Dense(narrow)
-        self.out = Dense(self.width)
->>>>>>> gpt
+        self.query = Dense(self.width, self.use_bias)
+        self.key = Dense(narrow, self.use_bias and self.key_bias)
+        self.value = Dense(narrow, self.use_bias)
+        self.out = Dense(self.width, self.use_bias)
         self.drop = Dropout(self.dropout)
 
     def _split(
@@ -116,13 +103,10 @@ class Attention(nn.Module):
         """
         scale = self.scale if self.scale is not None else (self.width // self.heads) ** -0.5
         query = self._split(self.query(x)) * scale
-<<<<<<< HEAD
         if callable(bias):
             bias = bias(query)
-=======
         whole = (*query.shape[:3], key_value.key.shape[2])
         query, mask, bias = (self._fold(part, x.shape[1]) for part in (query, mask, bias))
->>>>>>> gpt
         wanted = self.is_mutable_collection("intermediates")
         if wanted or (self.dropout and self.has_rng("dropout")):
             weights = attention_weights(query, key_value.key, mask, bias)

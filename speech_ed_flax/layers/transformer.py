@@ -150,11 +150,8 @@ class Layer(nn.Module):
             scale=self.config.scale(self.index),
             dropout=self.config.attention_dropout,
             kernel=self.config.attention,
-<<<<<<< HEAD
             use_bias=self.config.attention_bias,
-=======
             kv_heads=kv_heads,
->>>>>>> gpt
         )
 
     def _residual(self, x, norm, sublayer):

@@ -19,11 +19,7 @@ TOO_SHORT = 39
 
 NAN_SAFE = [
     name
-<<<<<<< HEAD
     for name in PADDED_ENCODERS
-=======
-    for name in WAVEFORM_ENCODERS
->>>>>>> waveform
     if getattr(ENCODERS[name], "feat_extract_norm", None) == "layer"
     and not getattr(ENCODERS[name], "add_adapter", False)
 ]

@@ -1,14 +1,13 @@
 """PyTorch halves that upstream's joint model cannot call, given the interface that it calls."""
 
 import pytest
-from transformers import MegatronBertForCausalLM, WhisperForCausalLM
+from families import vary
+from transformers import GPTBigCodeForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
+from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
-from families import vary
-from transformers import GPTBigCodeForCausalLM, WhisperForCausalLM
-from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 torch = pytest.importorskip("torch")
@@ -54,6 +53,8 @@ HEARING = {
     "speecht5": HearingSpeechT5,
     "whisper": HearingWhisper,
 }
+
+
 class WritingMegatronBert(MegatronBertForCausalLM):
     """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
 
@@ -62,6 +63,8 @@ class WritingMegatronBert(MegatronBertForCausalLM):
         for number, layer in enumerate(self.bert.encoder.layer):
             # The same attention, whose keys are counted apart from the queries.
             layer.crossattention.self = RemBertSelfAttention(config, number)
+
+
 class BigCodeCrossAttention(GPTBigCodeAttention):
     """GPT-BigCode's cross-attention, with the parameters that upstream makes and cannot call.
 
