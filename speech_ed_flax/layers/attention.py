@@ -1,7 +1,7 @@
 """Attention that knows neither self nor cross nor cached."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -106,7 +106,8 @@ class Attention(nn.Module):
         if callable(bias):
             bias = bias(query)
         whole = (*query.shape[:3], key_value.key.shape[2])
-        query, mask, bias = (self._fold(part, x.shape[1]) for part in (query, mask, bias))
+        folded: Any = (self._fold(part, x.shape[1]) for part in (query, mask, bias))
+        query, mask, bias = folded
         wanted = self.is_mutable_collection("intermediates")
         if wanted or (self.dropout and self.has_rng("dropout")):
             weights = attention_weights(query, key_value.key, mask, bias)
