@@ -12,6 +12,7 @@ from flax.traverse_util import unflatten_dict
 from transformers import HubertConfig, Wav2Vec2Config
 
 from speech_ed_flax import FlaxSpeechEncoderDecoderModel
+from speech_ed_flax.conversion.speech_to_text_2 import Speech2Text2Config
 from speech_ed_flax.model import abstract_params, build
 
 ENCODERS: dict[str, Any] = {
@@ -25,7 +26,16 @@ ENCODERS: dict[str, Any] = {
         adapter_attn_dim=4,
     ),
 }
-DECODERS: dict[str, Any] = families.DECODERS
+DECODERS: dict[str, Any] = {
+    **families.DECODERS,
+    "speech_to_text_2": Speech2Text2Config(  # with which transformers has nothing to compare
+        vocab_size=families.VOCAB,
+        d_model=24,
+        decoder_layers=2,
+        decoder_ffn_dim=32,
+        max_target_positions=families.POSITIONS,
+    ),
+}
 
 PADDED_ENCODERS = [name for name, hf in ENCODERS.items() if hf.model_type != "whisper"]
 """Encoders whose input has a mask and can be padded."""
