@@ -26,7 +26,7 @@ class SpeechT5Config(WaveformEncoderConfig):
     """Shape of a SpeechT5 encoder.
 
     Attributes:
-        positional: the positional convolution.
+        positional: the convolution whose output is added to the frames.
         furthest: frames from which on distances between frames are not told apart.
     """
 

@@ -47,14 +47,6 @@ class WritingWhisper(WhisperForCausalLM):
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
 
 
-HEARING = {
-    "moonshine": HearingMoonshine,
-    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
-    "speecht5": HearingSpeechT5,
-    "whisper": HearingWhisper,
-}
-
-
 class WritingMegatronBert(MegatronBertForCausalLM):
     """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
 
@@ -99,12 +91,17 @@ class WritingGPTBigCode(GPTBigCodeForCausalLM):
         return super().forward(*arguments, **given)
 
 
-HEARING = {"whisper": HearingWhisper}
+HEARING = {
+    "moonshine": HearingMoonshine,
+    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
+    "speecht5": HearingSpeechT5,
+    "whisper": HearingWhisper,
+}
 """Encoders by model type."""
 
 WRITING = {
+    "gpt_bigcode": WritingGPTBigCode,
     "megatron-bert": WritingMegatronBert,
     "whisper": WritingWhisper,
 }
-WRITING = {"gpt_bigcode": WritingGPTBigCode, "whisper": WritingWhisper}
 """Decoders by model type."""
