@@ -25,6 +25,7 @@ from transformers import (
     WhisperConfig,
     XLMRobertaConfig,
     XLMRobertaXLConfig,
+    XmodConfig,
 )
 
 VOCAB = 48
@@ -104,6 +105,7 @@ DECODERS = {
     "data2vec-text": Data2VecTextConfig(**ROBERTA | {"num_hidden_layers": 1}),
     "xlm-roberta-xl": XLMRobertaXLConfig(**ROBERTA),
     "roberta-prelayernorm": RobertaPreLayerNormConfig(**ROBERTA | {"type_vocab_size": 2, "num_hidden_layers": 1}),  # noqa: E501
+    "xmod": XmodConfig(**ROBERTA, languages=("en_XX",), default_language="en_XX"),
 }
 # fmt: on
 

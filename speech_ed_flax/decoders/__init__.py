@@ -1,6 +1,6 @@
 """Text decoders, by the ``model_type`` of their configuration."""
 
-from speech_ed_flax.decoders import bart, bert, gpt2, roberta, trocr
+from speech_ed_flax.decoders import bart, bert, gpt2, roberta, trocr, xmod
 from speech_ed_flax.family import Family
 
 DECODERS: dict[str, Family] = {
@@ -17,4 +17,5 @@ DECODERS: dict[str, Family] = {
     "whisper": bart.WHISPER,
     "xlm-roberta": roberta.ROBERTA,
     "xlm-roberta-xl": roberta.XLM_ROBERTA_XL,
+    "xmod": xmod.XMOD,
 }
