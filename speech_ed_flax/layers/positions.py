@@ -1,5 +1,9 @@
-"""Where tokens stand, in models that do not count padding, and sinusoids instead of a table."""
+"""Where tokens stand, in models that do not count padding, and sinusoids that say it."""
 
+from typing import Any
+
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -41,3 +45,46 @@ def fairseq_sinusoids(rows: int, width: int, padding: int) -> Float[np.ndarray, 
     table = np.pad(table, ((0, 0), (0, width % 2)))
     table[padding] = 0
     return table
+
+
+def transformer_sinusoids(rows: int, width: int) -> Float[np.ndarray, "rows width"]:
+    """Returns the table of Marian and Pegasus: sines left, cosines right, float32.
+
+    Wavelengths grow from ``2 pi`` to ``20000 pi`` exclusive, as in Vaswani et al. (2017), where
+    sines and cosines alternate. An odd width has one sine more.
+    """
+    angles = np.arange(rows)[:, None] / 1e4 ** (np.arange(0, width, 2) / width)
+    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return table[:, :width].astype(np.float32)
+
+
+class StoredSinusoids(nn.Module):
+    """Positions that checkpoints hold among their weights, and that no gradient reaches.
+
+    They are read as they are stored, and begin as ``transformer_sinusoids``.
+    """
+
+    rows: int
+    width: int
+
+    @nn.compact
+    def __call__(self, positions: Int[Array, "..."]) -> Float[Array, "... width"]:
+        """Returns the rows of ``positions``."""
+        table = self.param("sinusoids", self._begin)
+        return jax.lax.stop_gradient(table)[positions]
+
+    def _begin(self, key: Any) -> Float[Array, "rows width"]:
+        del key
+        return jnp.asarray(transformer_sinusoids(self.rows, self.width))
+
+
+class FairseqSinusoids(nn.Module):
+    """Positions that no checkpoint holds: ``fairseq_sinusoids``, with zeros at ``padding``."""
+
+    rows: int
+    width: int
+    padding: int
+
+    def __call__(self, positions: Int[Array, "..."]) -> Float[Array, "... width"]:
+        """Returns the rows of ``positions``."""
+        return jnp.asarray(fairseq_sinusoids(self.rows, self.width, self.padding))[positions]

@@ -15,8 +15,9 @@ from speech_ed_flax.types import Array, Int, Params
 FIXED = (
     r"^encoder/positions/norm/(mean|variance)$",
     r"^encoder/positions/embedding$",
+    r"^decoder/positions/sinusoids$",
 )
-"""What is never trained: the statistics of a batch norm, and Whisper's sinusoids."""
+"""What is never trained: the statistics of a batch norm, and sinusoids that checkpoints hold."""
 
 ENCODER = r"^encoder/"
 

@@ -26,6 +26,9 @@ class LossSettings:
             the rest is cross-entropy.
         ctc_blank: token that CTC reads as "nothing": one that is never a label, such as padding.
         ctc_silent: labels that are not heard, such as the end of the text: CTC does without them.
+        token_noise: share of the tokens read by the decoder that are random ones while it trains.
+            One that cannot trust the words before must listen: on little data it would else learn
+            the texts by heart.
 
     Raises:
         ConfigError: naming the setting that is out of range or missing.
@@ -36,9 +39,10 @@ class LossSettings:
     ctc_weight: float = 0.0
     ctc_blank: int | None = None
     ctc_silent: tuple[int, ...] = ()
+    token_noise: float = 0.0
 
     def __post_init__(self):
-        check_range(self, ("label_smoothing", "ctc_weight"), 0, 1)
+        check_range(self, ("label_smoothing", "ctc_weight", "token_noise"), 0, 1)
         check_range(self, ("z_loss",), 0, math.inf)
 
 

@@ -24,7 +24,7 @@ from speech_ed_flax.training.sharding import (
     state_sharding,
 )
 from speech_ed_flax.training.state import TrainState
-from speech_ed_flax.types import Array, Bool, Params, PRNGKeyArray
+from speech_ed_flax.types import Array, Bool, Int, Params, PRNGKeyArray
 
 
 @flax.struct.dataclass
@@ -32,7 +32,8 @@ class Batch:
     """Utterances and their texts.
 
     Attributes:
-        inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
+        inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
+            ``[batch, mels, frames]``).
         labels: tokens ``[batch, target]``; -100 does not count.
         mask: which samples or frames are real; None if all are.
         tokens: what the decoder reads ``[batch, target]``; None for the labels shifted right.
@@ -211,6 +212,9 @@ def forward(
     if tokens is None:
         ids = (settings.pad_token_id, settings.decoder_start_token_id)
         tokens = shift_tokens_right(batch.labels, *ids)
+    if settings.dropout and settings.loss.token_noise:
+        vocab = module.decoder.config.vocab
+        tokens = misread(tokens, jax.random.fold_in(key, 1), settings.loss.token_noise, vocab)
     outputs: Any = module.apply(
         {"params": {name: tree for name, tree in params.items() if name != CTC_HEAD}},
         inputs,
@@ -231,6 +235,15 @@ def _read(model: SpeechEncoderDecoder, inputs: Any, tokens: Any, mask: Any) -> A
     states, mask = model.encode(inputs, mask)
     logits, _ = model.decode(tokens, model.context(states, mask))
     return logits, states, mask
+
+
+def misread(
+    tokens: Int[Array, "batch target"], key: PRNGKeyArray, share: float, vocab: int
+) -> Int[Array, "batch target"]:
+    """Returns ``tokens`` with a share of them, but never the first, replaced by any others."""
+    chosen, other = jax.random.split(key)
+    replaced = jax.random.bernoulli(chosen, share, tokens.shape).at[:, 0].set(False)
+    return jnp.where(replaced, jax.random.randint(other, tokens.shape, 0, vocab), tokens)
 
 
 def _keys(settings: StepSettings, key: PRNGKeyArray) -> dict[str, PRNGKeyArray]:

@@ -37,7 +37,7 @@ DECODERS: dict[str, Any] = {
     ),
 }
 
-WAVEFORM_ENCODERS = [name for name, hf in ENCODERS.items() if hasattr(hf, "conv_dim")]
+PADDED_ENCODERS = [name for name, hf in ENCODERS.items() if hf.model_type != "whisper"]
 """Encoders whose input has a mask and can be padded."""
 
 SHALLOW_ENCODER = Wav2Vec2Config(
@@ -113,12 +113,17 @@ def _draw(
     return 0.3 * noise
 
 
-def batch_of(lengths: list[int], samples: int, padding: float = 0.0) -> tuple[Any, Any]:
-    """Returns clips ``[batch, samples]`` and mask; row ``i`` begins the same at any width."""
-    waveforms = np.full((len(lengths), samples), padding, np.float32)
+def batch_of(
+    lengths: list[int], samples: int, padding: float = 0.0, mels: tuple[int, ...] = ()
+) -> tuple[Any, Any]:
+    """Returns clips ``[batch, samples]`` and mask; row ``i`` begins the same at any width.
+
+    With ``mels`` they are frames of so many numbers.
+    """
+    clips = np.full((len(lengths), samples, *mels), padding, np.float32)
     for row, length in enumerate(lengths):
-        waveforms[row, :length] = np.random.default_rng(row).standard_normal(length)
-    return waveforms, np.arange(samples) < np.array(lengths)[:, None]
+        clips[row, :length] = np.random.default_rng(row).standard_normal((length, *mels))
+    return clips, np.arange(samples) < np.array(lengths)[:, None]
 
 
 def assert_same_tree(found: Any, expected: Any) -> None:

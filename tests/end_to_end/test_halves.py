@@ -17,6 +17,12 @@ ENCODER_CLASSES = [
     ("wav2vec2", "Wav2Vec2ForPreTraining"),
     ("hubert", "HubertForCTC"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("moonshine", "MoonshineModel"),
+    ("moonshine", "MoonshineForConditionalGeneration"),
+    ("speech_to_text", "Speech2TextModel"),
+    ("speech_to_text", "Speech2TextForConditionalGeneration"),
+    ("speecht5", "SpeechT5ForSpeechToText"),
+    ("speecht5", "SpeechT5ForSpeechToSpeech"),
 ]
 
 DECODER_CLASSES = [
