@@ -12,25 +12,34 @@ import numpy as np
 from transformers import (
     BartConfig,
     BertConfig,
+    BertGenerationConfig,
     BigBirdPegasusConfig,
     BlenderbotConfig,
     BlenderbotSmallConfig,
     CamembertConfig,
+    Data2VecAudioConfig,
     Data2VecTextConfig,
+    ElectraConfig,
+    ErnieConfig,
     GPT2Config,
+    GPTBigCodeConfig,
     HubertConfig,
     MarianConfig,
     MBartConfig,
+    MegatronBertConfig,
     MoonshineConfig,
     MvpConfig,
     PegasusConfig,
     PLBartConfig,
+    RemBertConfig,
     RobertaConfig,
     RobertaPreLayerNormConfig,
     Speech2TextConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
     TrOCRConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
     WhisperConfig,
     XGLMConfig,
@@ -67,6 +76,20 @@ BART: dict[str, Any] = {
     "decoder_ffn_dim": 32,
 }
 """Sizes of every decoder of BART's kind, and of Whisper's encoder."""
+
+BERT: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}
+"""Sizes and tokens of decoders of BERT's kind."""
 
 WHISPER: dict[str, Any] = BART | {
     "num_mel_bins": 8,
@@ -135,11 +158,16 @@ ENCODERS = {
     "moonshine": MoonshineConfig(**MOONSHINE),
     "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
     "speecht5": SpeechT5Config(**SPEECHT5),
+    "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
+    "unispeech": UniSpeechConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
+    "unispeech-sat": UniSpeechSatConfig(**WAVEFORM, mask_time_prob=0.0),
 }
 
 DECODERS = {
-    "bert": BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40, max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1),  # noqa: E501
+    "bert": BertConfig(**BERT),
     "gpt2": GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
+    "gpt-sw3": GPT2Config(model_type="gpt-sw3", vocab_size=VOCAB, n_embd=16, n_layer=1, n_head=2, n_inner=40, n_positions=POSITIONS, activation_function="gelu", bos_token_id=2, eos_token_id=3, pad_token_id=0, decoder_start_token_id=2),  # noqa: E501
+    "gpt_bigcode": GPTBigCodeConfig(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=4, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
@@ -159,6 +187,11 @@ DECODERS = {
     "marian": MarianConfig(**BART, max_position_embeddings=POSITIONS, activation_function="swish", scale_embedding=True, bos_token_id=0, pad_token_id=VOCAB - 1, eos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=VOCAB - 1),  # noqa: E501
     "bigbird_pegasus": BigBirdPegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="gelu_new", scale_embedding=True, use_bias=False, pad_token_id=0, bos_token_id=2, eos_token_id=1, decoder_start_token_id=2),  # noqa: E501
     "xglm": XGLMConfig(vocab_size=VOCAB, d_model=24, num_layers=2, attention_heads=4, ffn_dim=32, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
+    "bert-generation": BertGenerationConfig(**BERT),
+    "electra": ElectraConfig(**BERT, embedding_size=20),
+    "ernie": ErnieConfig(**BERT, use_task_id=True),
+    "megatron-bert": MegatronBertConfig(**BERT),
+    "rembert": RemBertConfig(**BERT, input_embedding_size=20, output_embedding_size=28),
 }
 # fmt: on
 

@@ -1,13 +1,23 @@
 """Speech encoders, by the ``model_type`` of their configuration."""
 
-from speech_ed_flax.encoders import moonshine, speech_to_text, speecht5, wav2vec2, whisper
+from speech_ed_flax.encoders import (
+    data2vec_audio,
+    moonshine,
+    speech_to_text,
+    speecht5,
+    wav2vec2,
+    whisper,
+)
 from speech_ed_flax.family import Family
 
 ENCODERS: dict[str, Family] = {
+    "data2vec-audio": data2vec_audio.DATA2VEC_AUDIO,
     "hubert": wav2vec2.HUBERT,
     "moonshine": moonshine.MOONSHINE,
     "speech_to_text": speech_to_text.SPEECH_TO_TEXT,
     "speecht5": speecht5.SPEECHT5,
+    "unispeech": wav2vec2.UNISPEECH,
+    "unispeech-sat": wav2vec2.UNISPEECH_SAT,
     "wav2vec2": wav2vec2.WAV2VEC2,
     "whisper": whisper.WHISPER,
 }

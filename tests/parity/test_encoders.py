@@ -5,10 +5,13 @@ import pytest
 from families import DECODERS, MOONSHINE, SPEECH_TO_TEXT, SPEECHT5, WAVEFORM, WHISPER, speech, vary
 from pytorch import Pair, build, tensor, torch
 from transformers import (
+    Data2VecAudioConfig,
     HubertConfig,
     MoonshineConfig,
     Speech2TextConfig,
     SpeechT5Config,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
     WhisperConfig,
 )
@@ -44,6 +47,17 @@ HUBERT = {
     "batch-norm": GROUP | {"conv_pos_batch_norm": True},
     "batch-norm-odd-stable": STABLE | {"conv_pos_batch_norm": True, "num_conv_pos_embeddings": 7},
     "no-projection-norm": GROUP | {"feat_proj_layer_norm": False},
+    "attention-adapter": STABLE | {"adapter_attn_dim": 6},
+}
+
+DATA2VEC_AUDIO = {
+    "even-kernels-with-bias": {"conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 3, "conv_bias": True},  # noqa: E501
+    "adapter": ADAPTER | {"output_hidden_size": 20, "num_conv_pos_embeddings": 1},
+    "relu": {"feat_extract_activation": "relu", "hidden_act": "relu"},
+}
+
+UNISPEECH = {
+    "group": GROUP,
     "attention-adapter": STABLE | {"adapter_attn_dim": 6},
 }
 
@@ -90,29 +104,27 @@ def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None
     np.testing.assert_array_equal(mask, real.numpy())
 
 
+VARIANTS = [
+    ("wav2vec2", Wav2Vec2Config, LAYER, WAV2VEC2),
+    ("hubert", HubertConfig, LAYER, HUBERT),
+    ("data2vec-audio", Data2VecAudioConfig, LAYER | {"conv_pos_kernel_size": 5}, DATA2VEC_AUDIO),
+    ("unispeech", UniSpeechConfig, LAYER, UNISPEECH),
+    ("unispeech-sat", UniSpeechSatConfig, LAYER, UNISPEECH),
+    ("moonshine", MoonshineConfig, MOONSHINE | {"encoder_num_hidden_layers": 1}, MOONSHINES),
+    ("speech_to_text", Speech2TextConfig, SPEECH_TO_TEXT | {"encoder_layers": 1}, SPEECH_TO_TEXTS),
+    ("speecht5", SpeechT5Config, SPEECHT5 | {"num_hidden_layers": 1}, SPEECHT5S),
+    ("whisper", WhisperConfig, WHISPER, WHISPERS),
+]
+"""Name, class, what all forms have, and what each has besides."""
+
+
 @pytest.mark.parametrize(
     "encoder",
-    [pytest.param(Wav2Vec2Config(**LAYER | v), id=f"wav2vec2-{k}") for k, v in WAV2VEC2.items()]
-    + [pytest.param(HubertConfig(**LAYER | v), id=f"hubert-{k}") for k, v in HUBERT.items()]
-    + [
-        pytest.param(
-            MoonshineConfig(**MOONSHINE | {"encoder_num_hidden_layers": 1} | v),
-            id=f"moonshine-{k}",
-        )
-        for k, v in MOONSHINES.items()
-    ]
-    + [
-        pytest.param(
-            Speech2TextConfig(**SPEECH_TO_TEXT | {"encoder_layers": 1} | v),
-            id=f"speech_to_text-{k}",
-        )
-        for k, v in SPEECH_TO_TEXTS.items()
-    ]
-    + [
-        pytest.param(SpeechT5Config(**SPEECHT5 | {"num_hidden_layers": 1} | v), id=f"speecht5-{k}")
-        for k, v in SPEECHT5S.items()
-    ]
-    + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
+    [
+        pytest.param(kind(**shared | one), id=f"{name}-{form}")
+        for name, kind, shared, forms in VARIANTS
+        for form, one in forms.items()
+    ],
 )
 def test_states_are_those_of_pytorch_with_a_mask_and_without(encoder, tmp_path):
     """No mask is all ones here, which is compiled once; ``test_outputs`` compiles both."""

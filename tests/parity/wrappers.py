@@ -1,8 +1,11 @@
 """PyTorch halves that upstream's joint model cannot call, given the interface that it calls."""
 
 import pytest
-from transformers import WhisperForCausalLM
+from families import vary
+from transformers import GPTBigCodeForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
+from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -50,7 +53,58 @@ HEARING = {
     "speecht5": HearingSpeechT5,
     "whisper": HearingWhisper,
 }
+
+
+class WritingMegatronBert(MegatronBertForCausalLM):
+    """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for number, layer in enumerate(self.bert.encoder.layer):
+            # The same attention, whose keys are counted apart from the queries.
+            layer.crossattention.self = RemBertSelfAttention(config, number)
+
+
+class BigCodeCrossAttention(GPTBigCodeAttention):
+    """GPT-BigCode's cross-attention, with the parameters that upstream makes and cannot call.
+
+    It splits the keys and values of all heads as if they were those of one head.
+    """
+
+    def forward(self, hidden_states, encoder_hidden_states=None, **unread):
+        query = self.q_attn(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heard = self.c_attn(encoder_hidden_states).unflatten(-1, (self.num_heads, -1))
+        key, value = heard.transpose(1, 2).chunk(2, dim=-1)
+        scores = query @ key.mT * self.scaling
+        if self.mask is not None:
+            scores = scores.masked_fill(~self.mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        return self.c_proj((weights @ value).transpose(1, 2).flatten(2)), weights
+
+
+class WritingGPTBigCode(GPTBigCodeForCausalLM):
+    """GPT-BigCode with cross-attention, which upstream refuses to make beside shared keys."""
+
+    def __init__(self, config):
+        super().__init__(vary(config, add_cross_attention=False))
+        for block in self.transformer.h:
+            of_all_heads = vary(config, multi_query=False)
+            block.crossattention = BigCodeCrossAttention(of_all_heads, is_cross_attention=True)
+            block.ln_cross_attn = torch.nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+
+    def forward(self, *arguments, encoder_attention_mask=None, **given):
+        mask = encoder_attention_mask
+        for block in self.transformer.h:
+            block.crossattention.mask = None if mask is None else mask[:, None, None].bool()
+        return super().forward(*arguments, **given)
+
+
+HEARING = {"whisper": HearingWhisper}
 """Encoders by model type."""
 
-WRITING = {"whisper": WritingWhisper}
+WRITING = {
+    "megatron-bert": WritingMegatronBert,
+    "whisper": WritingWhisper,
+}
+WRITING = {"gpt_bigcode": WritingGPTBigCode, "whisper": WritingWhisper}
 """Decoders by model type."""
