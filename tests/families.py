@@ -45,6 +45,7 @@ from transformers import (
     XGLMConfig,
     XLMRobertaConfig,
     XLMRobertaXLConfig,
+    XmodConfig,
 )
 
 VOCAB = 48
@@ -177,6 +178,7 @@ DECODERS = {
     "data2vec-text": Data2VecTextConfig(**ROBERTA | {"num_hidden_layers": 1}),
     "xlm-roberta-xl": XLMRobertaXLConfig(**ROBERTA),
     "roberta-prelayernorm": RobertaPreLayerNormConfig(**ROBERTA | {"type_vocab_size": 2, "num_hidden_layers": 1}),  # noqa: E501
+    "xmod": XmodConfig(**ROBERTA, languages=("en_XX",), default_language="en_XX"),
     "mvp": MvpConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
     "plbart": PLBartConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "blenderbot": BlenderbotConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, encoder_no_repeat_ngram_size=0, decoder_start_token_id=1),  # noqa: E501

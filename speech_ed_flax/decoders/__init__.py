@@ -1,6 +1,6 @@
 """Text decoders, by the ``model_type`` of their configuration."""
 
-from speech_ed_flax.decoders import bart, bert, electra, ernie, gpt2, rembert, roberta, trocr
+from speech_ed_flax.decoders import bart, bert, electra, ernie, gpt2, rembert, roberta, trocr, xmod
 from speech_ed_flax.family import Family
 
 DECODERS: dict[str, Family] = {
@@ -32,4 +32,5 @@ DECODERS: dict[str, Family] = {
     "xglm": bart.XGLM,
     "xlm-roberta": roberta.ROBERTA,
     "xlm-roberta-xl": roberta.XLM_ROBERTA_XL,
+    "xmod": xmod.XMOD,
 }

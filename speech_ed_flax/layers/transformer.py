@@ -227,7 +227,11 @@ class DecoderLayer(Layer):
 
         x = self._residual(x, self.self_attention_norm, attend_self)
         x = self._residual(x, self.cross_attention_norm, attend_cross)
-        return self._residual(x, self.feed_forward_norm, self.feed_forward), cache
+        return self.feed(x), cache
+
+    def feed(self, x: Float[Array, "batch queries width"]) -> Float[Array, "batch queries width"]:
+        """Applies the feed-forward network, as the last thing that the layer does."""
+        return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
 
 def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:

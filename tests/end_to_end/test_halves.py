@@ -60,6 +60,7 @@ DECODER_CLASSES = [
     ("data2vec-text", "Data2VecTextForMaskedLM"),
     ("xlm-roberta-xl", "XLMRobertaXLForMaskedLM"),
     ("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM"),
+    ("xmod", "XmodForMaskedLM"),
 ]
 
 FRESH = {

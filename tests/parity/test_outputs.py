@@ -39,6 +39,13 @@ VARIED_DECODERS = {
     "trocr-no-embedding-norm": ("trocr", {"layernorm_embedding": False}),
     "trocr-reads-states-as-they-are": ("trocr", {"d_model": 16, "cross_attention_hidden_size": 24}),
     "roberta-relu": ("roberta", {"hidden_act": "relu", "pad_token_id": 3}),
+    "xmod-second-language": (
+        "xmod",
+        {"languages": ("en_XX", "de_DE"), "default_language": "de_DE", "pre_norm": True},
+    ),
+    "xmod-own-norm": ("xmod", {"adapter_layer_norm": True, "adapter_reduction_factor": 4}),
+    "xmod-no-norm": ("xmod", {"adapter_reuse_layer_norm": False, "ln_before_adapter": False}),
+    "xmod-plain-residual": ("xmod", {"ln_before_adapter": False}),
     "whisper-scaled-embedding": ("whisper", {"scale_embedding": True}),
 } | {f"{name}-untied": (name, {"tie_word_embeddings": False}) for name in DECODERS}
 
