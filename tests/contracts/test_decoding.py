@@ -225,7 +225,10 @@ RATES = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
     *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
 )
-LAYER_DROPS = {"encoder": ("layerdrop", "encoder_layerdrop"), "decoder": ("decoder_layerdrop",)}
+LAYER_DROPS = {
+    "encoder": ("layerdrop", "encoder_layerdrop"),
+    "decoder": ("layerdrop", "decoder_layerdrop"),
+}
 
 
 def rates_of(hf, part):
@@ -237,7 +240,9 @@ def with_rates(hf, chosen=(), rate=0.3):
     """Returns a copy of a config whose dropout rates are 0 but for the chosen."""
     hf = deepcopy(hf)
     for name in {*rates_of(hf, "encoder"), *rates_of(hf, "decoder")}:
-        setattr(hf, name, rate if name in chosen else 0.0)
+        setattr(hf, name, 0.0)
+    for name in chosen:  # in a second pass, as two names may be one field
+        setattr(hf, name, rate)
     return hf
 
 

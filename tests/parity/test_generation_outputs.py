@@ -17,7 +17,8 @@ MODES = {
 @contextmanager
 def attention_in_sight(pair):
     """Lets PyTorch compute attention in the one way that returns its weights."""
-    before = pair.theirs.config._attn_implementation
+    parts = ("encoder", "decoder")  # of which one may know no other way
+    before = {part: getattr(pair.theirs, part).config._attn_implementation for part in parts}
     pair.theirs.set_attn_implementation("eager")
     yield
     pair.theirs.set_attn_implementation(before)

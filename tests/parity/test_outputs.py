@@ -47,6 +47,14 @@ VARIED_DECODERS = {
     "xmod-no-norm": ("xmod", {"adapter_reuse_layer_norm": False, "ln_before_adapter": False}),
     "xmod-plain-residual": ("xmod", {"ln_before_adapter": False}),
     "whisper-scaled-embedding": ("whisper", {"scale_embedding": True}),
+    "plbart-relu": ("plbart", {"scale_embedding": False, "activation_function": "relu"}),
+    "blenderbot-not-scaled": ("blenderbot", {"scale_embedding": False}),
+    "blenderbot-small-not-scaled": ("blenderbot-small", {"scale_embedding": False}),
+    "pegasus-not-scaled": ("pegasus", {"scale_embedding": False}),
+    "marian-not-scaled": ("marian", {"scale_embedding": False}),
+    "marian-not-shared": ("marian", {"share_encoder_decoder_embeddings": False}),
+    "bigbird-pegasus-bias": ("bigbird_pegasus", {"use_bias": True, "scale_embedding": False}),
+    "xglm-blank-position": ("xglm", {"scale_embedding": False, "pad_token_id": 4}),
 } | {f"{name}-untied": (name, {"tie_word_embeddings": False}) for name in DECODERS}
 
 
