@@ -1,6 +1,6 @@
 """Text decoders, by the ``model_type`` of their configuration."""
 
-from speech_ed_flax.decoders import bart, bert, gpt2
+from speech_ed_flax.decoders import bart, bert, gpt2, prophetnet
 from speech_ed_flax.family import Family
 
 DECODERS: dict[str, Family] = {
@@ -10,5 +10,6 @@ DECODERS: dict[str, Family] = {
     "gpt2": gpt2.GPT2_FAMILY,
     "gpt_bigcode": gpt2.GPT_BIGCODE,
     "mbart": bart.MBART,
+    "prophetnet": prophetnet.PROPHETNET,
     "whisper": bart.WHISPER,
 }
