@@ -35,6 +35,7 @@ from transformers import (
     RobertaConfig,
     RobertaPreLayerNormConfig,
     Speech2TextConfig,
+    ProphetNetConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
     TrOCRConfig,
@@ -168,6 +169,7 @@ DECODERS = {
     "gpt2": GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
     "gpt-sw3": GPT2Config(model_type="gpt-sw3", vocab_size=VOCAB, n_embd=16, n_layer=1, n_head=2, n_inner=40, n_positions=POSITIONS, activation_function="gelu", bos_token_id=2, eos_token_id=3, pad_token_id=0, decoder_start_token_id=2),  # noqa: E501
     "gpt_bigcode": GPTBigCodeConfig(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=4, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
+    "prophetnet": ProphetNetConfig(vocab_size=VOCAB, hidden_size=24, num_encoder_layers=2, num_decoder_layers=2, num_encoder_attention_heads=4, num_decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=POSITIONS + 2, num_buckets=4, relative_max_distance=6, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1),  # noqa: E501
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),

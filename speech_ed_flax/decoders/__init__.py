@@ -1,6 +1,17 @@
 """Text decoders, by the ``model_type`` of their configuration."""
 
-from speech_ed_flax.decoders import bart, bert, electra, ernie, gpt2, rembert, roberta, trocr, xmod
+from speech_ed_flax.decoders import (
+    bart,
+    bert,
+    electra,
+    ernie,
+    gpt2,
+    prophetnet,
+    rembert,
+    roberta,
+    trocr,
+    xmod,
+)
 from speech_ed_flax.family import Family
 
 DECODERS: dict[str, Family] = {
@@ -23,6 +34,7 @@ DECODERS: dict[str, Family] = {
     "mvp": bart.BART,
     "pegasus": bart.BART,
     "plbart": bart.BART,
+    "prophetnet": prophetnet.PROPHETNET,
     "rembert": rembert.REMBERT,
     "roberta": roberta.ROBERTA,
     "roberta-prelayernorm": roberta.ROBERTA_PRELAYERNORM,

@@ -310,6 +310,13 @@ class TransformerDecoder(nn.Module):
         """Projects encoder states for every layer."""
         return Context(tuple(layer.context(states) for layer in self.layers), mask)
 
+    def pairwise(
+        self, target: int, length: int, slots: int, position: Int[Array, ""] | int
+    ) -> tuple[Array, ...]:
+        """Returns what every layer reads of each query and key together; nothing, usually."""
+        del target, length, slots, position
+        return ()
+
     def __call__(
         self,
         x: Float[Array, "rows target width"],
@@ -338,6 +345,7 @@ class TransformerDecoder(nn.Module):
             cache = cache.extended(position, target)
             length, ancestry = cache.length, cache.ancestry
         seen = visible(target, length, position, ancestry, mask)
+        shared += self.pairwise(target, length, slots, position)
         context_mask = None if context.mask is None else context.mask[:, None, None, :]
         if self.config.scan and cache is None and not self.is_initializing():
             x = scan_layers(

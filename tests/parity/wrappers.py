@@ -8,6 +8,9 @@ from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
+from transformers import GPTBigCodeForCausalLM, ProphetNetForCausalLM, WhisperForCausalLM
+from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
+from transformers.models.prophetnet.modeling_prophetnet import ProphetNetNgramSelfAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 torch = pytest.importorskip("torch")
@@ -97,11 +100,50 @@ HEARING = {
     "speecht5": HearingSpeechT5,
     "whisper": HearingWhisper,
 }
+class NgramAttention(ProphetNetNgramSelfAttention):
+    """ProphetNet's self-attention with the relative biases that it has where it generates.
+
+    Asked for several positions at once, upstream takes them from other heads, predicting states
+    and positions, later ones among them; so it is asked for one at a time.
+    """
+
+    def get_predict_relative_pos_embeddings(self, states, weights, positions, buckets):
+        one = super().get_predict_relative_pos_embeddings
+        if buckets is None:  # there is one
+            return one(states, weights, positions, buckets)
+        found = [
+            one(states[:, at, None], weights[..., at, None, :], positions, buckets[:, at, None])
+            for at in range(states.shape[1])
+        ]
+        return torch.cat(found, dim=3)
+
+
+class WritingProphetNet(ProphetNetForCausalLM):
+    """ProphetNet that knows boolean masks, and reports what its next token heard as weights."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for layer in self.prophetnet.decoder.layers:
+            layer.self_attn.__class__ = NgramAttention
+
+    def forward(self, input_ids=None, encoder_attention_mask=None, **given):
+        mask = None if encoder_attention_mask is None else encoder_attention_mask.float()
+        found = super().forward(input_ids, encoder_attention_mask=mask, **given)
+        if found.cross_attentions is not None:  # scores of all states of each token
+            found.cross_attentions = tuple(
+                scores.softmax(-1).chunk(1 + self.config.ngram, dim=2)[1]
+                for scores in found.cross_attentions
+            )
+        return found
+
+
+HEARING = {"whisper": HearingWhisper}
 """Encoders by model type."""
 
 WRITING = {
     "gpt_bigcode": WritingGPTBigCode,
     "megatron-bert": WritingMegatronBert,
+    "prophetnet": WritingProphetNet,
     "whisper": WritingWhisper,
 }
 """Decoders by model type."""
