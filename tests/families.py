@@ -13,6 +13,7 @@ from transformers import (
     BartConfig,
     BertConfig,
     BertGenerationConfig,
+    BigBirdConfig,
     BigBirdPegasusConfig,
     BlenderbotConfig,
     BlenderbotSmallConfig,
@@ -34,6 +35,8 @@ from transformers import (
     RemBertConfig,
     RobertaConfig,
     RobertaPreLayerNormConfig,
+    RoCBertConfig,
+    RoFormerConfig,
     Speech2TextConfig,
     ProphetNetConfig,
     SpeechEncoderDecoderConfig,
@@ -173,6 +176,14 @@ DECODERS = {
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "bert-generation": BertGenerationConfig(**BERT | {"num_hidden_layers": 1}),
+    "big_bird": BigBirdConfig(**BERT, sep_token_id=2, rescale_embeddings=True),
+    "electra": ElectraConfig(**BERT | {"num_hidden_layers": 1}, embedding_size=20),
+    "ernie": ErnieConfig(**BERT | {"num_hidden_layers": 1}, use_task_id=True),
+    "megatron-bert": MegatronBertConfig(**BERT),
+    "rembert": RemBertConfig(**BERT | {"num_hidden_layers": 1}, input_embedding_size=20, output_embedding_size=28),  # noqa: E501
+    "roc_bert": RoCBertConfig(**BERT | {"num_hidden_layers": 1}, pronunciation_vocab_size=10, pronunciation_embed_dim=6, shape_vocab_size=12, shape_embed_dim=10),  # noqa: E501
+    "roformer": RoFormerConfig(**BERT, embedding_size=20, rotary_value=True),
     "trocr": TrOCRConfig(**BART, max_position_embeddings=POSITIONS, use_learned_position_embeddings=False, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
     "roberta": RobertaConfig(**ROBERTA),
     "xlm-roberta": XLMRobertaConfig(**ROBERTA | {"num_hidden_layers": 1}),
@@ -189,11 +200,6 @@ DECODERS = {
     "marian": MarianConfig(**BART, max_position_embeddings=POSITIONS, activation_function="swish", scale_embedding=True, bos_token_id=0, pad_token_id=VOCAB - 1, eos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=VOCAB - 1),  # noqa: E501
     "bigbird_pegasus": BigBirdPegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="gelu_new", scale_embedding=True, use_bias=False, pad_token_id=0, bos_token_id=2, eos_token_id=1, decoder_start_token_id=2),  # noqa: E501
     "xglm": XGLMConfig(vocab_size=VOCAB, d_model=24, num_layers=2, attention_heads=4, ffn_dim=32, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
-    "bert-generation": BertGenerationConfig(**BERT),
-    "electra": ElectraConfig(**BERT, embedding_size=20),
-    "ernie": ErnieConfig(**BERT, use_task_id=True),
-    "megatron-bert": MegatronBertConfig(**BERT),
-    "rembert": RemBertConfig(**BERT, input_embedding_size=20, output_embedding_size=28),
 }
 # fmt: on
 

@@ -93,16 +93,19 @@ class Attention(nn.Module):
         key_value: KeyValue,
         mask: Bool[Array, "#batch #heads #target source"] | None = None,
         bias: Float[Array, "#batch #heads #target source"] | Callable[[Array], Array] | None = None,
+        turn: Callable[[Array], Array] | None = None,
     ) -> Float[Array, "batch target width"]:
         """Reads ``key_value`` for each position of ``x``.
 
         What is added to the scores may depend on the queries: ``bias`` is then called with them,
-        ``[batch, heads, target, head_dim]`` and scaled. A query that sees no key reads zero (not
-        the mean of what it must not see). The weights are kept only for who captures them
-        (``mutable=["intermediates"]``).
+        ``[batch, heads, target, head_dim]`` and scaled. Before that, ``turn`` may turn them by
+        their positions. A query that sees no key reads zero (not the mean of what it must not see).
+        The weights are kept only for who captures them (``mutable=["intermediates"]``).
         """
         scale = self.scale if self.scale is not None else (self.width // self.heads) ** -0.5
         query = self._split(self.query(x)) * scale
+        if turn is not None:
+            query = turn(query)
         added = bias(query) if callable(bias) else bias
         whole = (*query.shape[:3], key_value.key.shape[2])
         query = self._fold(query, x.shape[1])

@@ -200,6 +200,19 @@ class DecoderLayer(Layer):
         """Projects encoder states to the keys and values of the cross-attention."""
         return self.cross_attention.project(states)
 
+    def attend(
+        self,
+        x: Float[Array, "batch queries width"],
+        cache: KeyValue | None,
+        index: Int[Array, ""] | int,
+        mask: Bool[Array, "#batch #heads queries keys"],
+    ) -> tuple[Float[Array, "batch queries width"], KeyValue | None]:
+        """Reads the text; a family's own kind of layer may read what its stack is given besides."""
+        key_value = self.self_attention.project(x)
+        if cache is not None:
+            key_value = cache = cache.write(key_value, index)
+        return self.self_attention(x, key_value, mask), cache
+
     def __call__(
         self,
         x: Float[Array, "batch queries width"],
@@ -208,6 +221,7 @@ class DecoderLayer(Layer):
         cache: KeyValue | None,
         index: Int[Array, ""] | int,
         mask: Bool[Array, "#batch #heads queries keys"],
+        *shared: Float[Array, "batch queries any"],
     ) -> tuple[Float[Array, "batch queries width"], KeyValue | None]:
         """Transforms ``x``, tokens of all hypotheses of an utterance side by side.
 
@@ -217,10 +231,8 @@ class DecoderLayer(Layer):
 
         def attend_self(y):
             nonlocal cache
-            key_value = self.self_attention.project(y)
-            if cache is not None:
-                key_value = cache = cache.write(key_value, index)
-            return self.self_attention(y, key_value, mask)
+            attended, cache = self.attend(y, cache, index, mask, *shared)
+            return attended
 
         def attend_cross(y):
             return self.cross_attention(y, context, context_mask)

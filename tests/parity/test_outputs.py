@@ -13,6 +13,10 @@ VARIED_DECODERS = {
     "bert-gelu-new": ("bert", {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5}),
     "bert-started-by-padding": ("bert", {"decoder_start_token_id": 0}),
     "bert-generation-gelu-new": ("bert-generation", {"hidden_act": "gelu_new"}),
+    "big_bird-not-scaled": (
+        "big_bird",
+        {"rescale_embeddings": False, "attention_type": "original_full", "hidden_act": "relu"},
+    ),
     "electra-as-wide": ("electra", {"embedding_size": 32, "hidden_act": "relu"}),
     "ernie-no-task": ("ernie", {"use_task_id": False}),
     "megatron-bert-relu": ("megatron-bert", {"hidden_act": "relu", "layer_norm_eps": 1e-5}),
@@ -20,6 +24,14 @@ VARIED_DECODERS = {
     "rembert-said-to-be-tied": (
         "rembert",
         {"tie_word_embeddings": True, "input_embedding_size": 28, "hidden_act": "relu"},
+    ),
+    "roc_bert-tokens-alone": ("roc_bert", {"concat_input": False, "hidden_act": "relu"}),
+    "roc_bert-no-shape": ("roc_bert", {"enable_shape": False}),
+    "roc_bert-no-pronunciation": ("roc_bert", {"enable_pronunciation": False}),
+    "roc_bert-other-padding": ("roc_bert", {"pad_token_id": 3}),
+    "roformer-as-wide": (
+        "roformer",
+        {"embedding_size": 32, "rotary_value": False, "hidden_act": "relu"},
     ),
     "gpt2-scaled-by-depth": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     "gpt2-not-scaled": ("gpt2", {"scale_attn_weights": False}),

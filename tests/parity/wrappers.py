@@ -4,6 +4,8 @@ import pytest
 from families import vary
 from transformers import GPTBigCodeForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
 from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
+from transformers import BigBirdForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
+from transformers.models.big_bird.modeling_big_bird import BigBirdLayer
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
@@ -48,6 +50,37 @@ class WritingWhisper(WhisperForCausalLM):
     ):
         given = {name: value for name, value in given.items() if value is not None}
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
+
+
+class CausalBigBirdLayer(BigBirdLayer):
+    """BigBird's layer whose self-attention reads the text: upstream's reads the encoder twice."""
+
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        encoder_hidden_states=None,
+        encoder_attention_mask=None,
+        past_key_values=None,
+        **unread,
+    ):
+        cache = getattr(past_key_values, "self_attention_cache", past_key_values)
+        states, _ = self.attention(hidden_states, attention_mask, past_key_values=cache)
+        states, _ = self.crossattention(
+            states,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        return self.feed_forward_chunk(states)
+
+
+class WritingBigBird(BigBirdForCausalLM):
+    """BigBird made of such layers."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for layer in self.bert.encoder.layer:
+            layer.__class__ = CausalBigBirdLayer
 
 
 class WritingMegatronBert(MegatronBertForCausalLM):
@@ -142,6 +175,10 @@ HEARING = {"whisper": HearingWhisper}
 
 WRITING = {
     "gpt_bigcode": WritingGPTBigCode,
+"""Encoders by model type."""
+
+WRITING = {
+    "big_bird": WritingBigBird,
     "megatron-bert": WritingMegatronBert,
     "prophetnet": WritingProphetNet,
     "whisper": WritingWhisper,
