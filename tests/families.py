@@ -13,6 +13,7 @@ from transformers import (
     BartConfig,
     BertConfig,
     BertGenerationConfig,
+    BigBirdConfig,
     BigBirdPegasusConfig,
     BlenderbotConfig,
     BlenderbotSmallConfig,
@@ -34,7 +35,10 @@ from transformers import (
     RemBertConfig,
     RobertaConfig,
     RobertaPreLayerNormConfig,
+    RoCBertConfig,
+    RoFormerConfig,
     Speech2TextConfig,
+    ProphetNetConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
     TrOCRConfig,
@@ -45,6 +49,7 @@ from transformers import (
     XGLMConfig,
     XLMRobertaConfig,
     XLMRobertaXLConfig,
+    XmodConfig,
 )
 
 VOCAB = 48
@@ -167,9 +172,18 @@ DECODERS = {
     "gpt2": GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
     "gpt-sw3": GPT2Config(model_type="gpt-sw3", vocab_size=VOCAB, n_embd=16, n_layer=1, n_head=2, n_inner=40, n_positions=POSITIONS, activation_function="gelu", bos_token_id=2, eos_token_id=3, pad_token_id=0, decoder_start_token_id=2),  # noqa: E501
     "gpt_bigcode": GPTBigCodeConfig(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=4, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
+    "prophetnet": ProphetNetConfig(vocab_size=VOCAB, hidden_size=24, num_encoder_layers=2, num_decoder_layers=2, num_encoder_attention_heads=4, num_decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=POSITIONS + 2, num_buckets=4, relative_max_distance=6, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1),  # noqa: E501
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "bert-generation": BertGenerationConfig(**BERT | {"num_hidden_layers": 1}),
+    "big_bird": BigBirdConfig(**BERT, sep_token_id=2, rescale_embeddings=True),
+    "electra": ElectraConfig(**BERT | {"num_hidden_layers": 1}, embedding_size=20),
+    "ernie": ErnieConfig(**BERT | {"num_hidden_layers": 1}, use_task_id=True),
+    "megatron-bert": MegatronBertConfig(**BERT),
+    "rembert": RemBertConfig(**BERT | {"num_hidden_layers": 1}, input_embedding_size=20, output_embedding_size=28),  # noqa: E501
+    "roc_bert": RoCBertConfig(**BERT | {"num_hidden_layers": 1}, pronunciation_vocab_size=10, pronunciation_embed_dim=6, shape_vocab_size=12, shape_embed_dim=10),  # noqa: E501
+    "roformer": RoFormerConfig(**BERT, embedding_size=20, rotary_value=True),
     "trocr": TrOCRConfig(**BART, max_position_embeddings=POSITIONS, use_learned_position_embeddings=False, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
     "roberta": RobertaConfig(**ROBERTA),
     "xlm-roberta": XLMRobertaConfig(**ROBERTA | {"num_hidden_layers": 1}),
@@ -177,6 +191,7 @@ DECODERS = {
     "data2vec-text": Data2VecTextConfig(**ROBERTA | {"num_hidden_layers": 1}),
     "xlm-roberta-xl": XLMRobertaXLConfig(**ROBERTA),
     "roberta-prelayernorm": RobertaPreLayerNormConfig(**ROBERTA | {"type_vocab_size": 2, "num_hidden_layers": 1}),  # noqa: E501
+    "xmod": XmodConfig(**ROBERTA, languages=("en_XX",), default_language="en_XX"),
     "mvp": MvpConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
     "plbart": PLBartConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "blenderbot": BlenderbotConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, encoder_no_repeat_ngram_size=0, decoder_start_token_id=1),  # noqa: E501
@@ -185,11 +200,6 @@ DECODERS = {
     "marian": MarianConfig(**BART, max_position_embeddings=POSITIONS, activation_function="swish", scale_embedding=True, bos_token_id=0, pad_token_id=VOCAB - 1, eos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=VOCAB - 1),  # noqa: E501
     "bigbird_pegasus": BigBirdPegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="gelu_new", scale_embedding=True, use_bias=False, pad_token_id=0, bos_token_id=2, eos_token_id=1, decoder_start_token_id=2),  # noqa: E501
     "xglm": XGLMConfig(vocab_size=VOCAB, d_model=24, num_layers=2, attention_heads=4, ffn_dim=32, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
-    "bert-generation": BertGenerationConfig(**BERT),
-    "electra": ElectraConfig(**BERT, embedding_size=20),
-    "ernie": ErnieConfig(**BERT, use_task_id=True),
-    "megatron-bert": MegatronBertConfig(**BERT),
-    "rembert": RemBertConfig(**BERT, input_embedding_size=20, output_embedding_size=28),
 }
 # fmt: on
 

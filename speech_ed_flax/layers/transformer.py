@@ -200,6 +200,19 @@ class DecoderLayer(Layer):
         """Projects encoder states to the keys and values of the cross-attention."""
         return self.cross_attention.project(states)
 
+    def attend(
+        self,
+        x: Float[Array, "batch queries width"],
+        cache: KeyValue | None,
+        index: Int[Array, ""] | int,
+        mask: Bool[Array, "#batch #heads queries keys"],
+    ) -> tuple[Float[Array, "batch queries width"], KeyValue | None]:
+        """Reads the text; a family's own kind of layer may read what its stack is given besides."""
+        key_value = self.self_attention.project(x)
+        if cache is not None:
+            key_value = cache = cache.write(key_value, index)
+        return self.self_attention(x, key_value, mask), cache
+
     def __call__(
         self,
         x: Float[Array, "batch queries width"],
@@ -208,6 +221,7 @@ class DecoderLayer(Layer):
         cache: KeyValue | None,
         index: Int[Array, ""] | int,
         mask: Bool[Array, "#batch #heads queries keys"],
+        *shared: Float[Array, "batch queries any"],
     ) -> tuple[Float[Array, "batch queries width"], KeyValue | None]:
         """Transforms ``x``, tokens of all hypotheses of an utterance side by side.
 
@@ -217,17 +231,19 @@ class DecoderLayer(Layer):
 
         def attend_self(y):
             nonlocal cache
-            key_value = self.self_attention.project(y)
-            if cache is not None:
-                key_value = cache = cache.write(key_value, index)
-            return self.self_attention(y, key_value, mask)
+            attended, cache = self.attend(y, cache, index, mask, *shared)
+            return attended
 
         def attend_cross(y):
             return self.cross_attention(y, context, context_mask)
 
         x = self._residual(x, self.self_attention_norm, attend_self)
         x = self._residual(x, self.cross_attention_norm, attend_cross)
-        return self._residual(x, self.feed_forward_norm, self.feed_forward), cache
+        return self.feed(x), cache
+
+    def feed(self, x: Float[Array, "batch queries width"]) -> Float[Array, "batch queries width"]:
+        """Applies the feed-forward network, as the last thing that the layer does."""
+        return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
 
 def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:
@@ -306,6 +322,13 @@ class TransformerDecoder(nn.Module):
         """Projects encoder states for every layer."""
         return Context(tuple(layer.context(states) for layer in self.layers), mask)
 
+    def pairwise(
+        self, target: int, length: int, slots: int, position: Int[Array, ""] | int
+    ) -> tuple[Array, ...]:
+        """Returns what every layer reads of each query and key together; nothing, usually."""
+        del target, length, slots, position
+        return ()
+
     def __call__(
         self,
         x: Float[Array, "rows target width"],
@@ -334,6 +357,7 @@ class TransformerDecoder(nn.Module):
             cache = cache.extended(position, target)
             length, ancestry = cache.length, cache.ancestry
         seen = visible(target, length, position, ancestry, mask)
+        shared += self.pairwise(target, length, slots, position)
         context_mask = None if context.mask is None else context.mask[:, None, None, :]
         if self.config.scan and cache is None and not self.is_initializing():
             x = scan_layers(

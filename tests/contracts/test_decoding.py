@@ -345,7 +345,13 @@ def test_the_feature_encoder_is_what_upstream_calls_by_that_name(encoder):
     upstream = {
         p: torch_name(p, ENCODER_FAMILIES[ENCODERS[encoder].model_type].names) for p in paths
     }
-    convolutions = ("feature_extractor.", "conv1.", "conv2.")
+    convolutions = (
+        "feature_extractor.",
+        *("conv1.", "conv2."),  # Whisper's
+        *("conv3.", "groupnorm."),  # Moonshine's
+        "conv.conv_layers.",  # Speech2Text's
+        "prenet.feature_encoder.",  # SpeechT5's
+    )
     expected = {path for path, name in upstream.items() if name.startswith(convolutions)}
     assert {p for p in paths if re.search(FEATURE_ENCODER, f"encoder/{p}")} == expected
     assert expected

@@ -26,7 +26,9 @@ def loss(module, params, rngs=None):
     return jnp.square(jax.nn.log_softmax(logits)).mean() + jnp.square(states).mean()
 
 
-@pytest.mark.parametrize(("decoder", "remat"), [("bart", "none"), ("mbart", "full")])
+@pytest.mark.parametrize(
+    ("decoder", "remat"), [("bart", "none"), ("mbart", "full"), ("prophetnet", "dots")]
+)
 def test_values_and_gradients_are_the_same(decoder, remat):
     module, params = make(decoder)
     expected = jax.jit(jax.value_and_grad(lambda p: loss(module, p)))(params)
