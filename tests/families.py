@@ -16,10 +16,13 @@ from transformers import (
     GPT2Config,
     HubertConfig,
     MBartConfig,
+    SEWConfig,
+    SEWDConfig,
     SpeechEncoderDecoderConfig,
     UniSpeechConfig,
     UniSpeechSatConfig,
     Wav2Vec2Config,
+    WavLMConfig,
     WhisperConfig,
 )
 
@@ -71,8 +74,11 @@ ENCODERS = {
     "hubert": HubertConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
     "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
+    "sew": SEWConfig(**WAVEFORM, feat_extract_norm="layer", squeeze_factor=3),
+    "sew-d": SEWDConfig(**WAVEFORM, squeeze_factor=2, position_buckets=8, max_position_embeddings=12),  # noqa: E501
     "unispeech": UniSpeechConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "unispeech-sat": UniSpeechSatConfig(**WAVEFORM, mask_time_prob=0.0),
+    "wavlm": WavLMConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, num_buckets=12, max_bucket_distance=20),  # noqa: E501
 }
 
 DECODERS = {

@@ -1,5 +1,6 @@
 """Attention that knows neither self nor cross nor cached."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -74,15 +75,19 @@ class Attention(nn.Module):
         x: Float[Array, "batch target width"],
         key_value: KeyValue,
         mask: Bool[Array, "#batch #heads #target source"] | None = None,
-        bias: Float[Array, "#batch #heads #target source"] | None = None,
+        bias: Float[Array, "#batch #heads #target source"] | Callable[[Array], Array] | None = None,
     ) -> Float[Array, "batch target width"]:
         """Reads ``key_value`` for each position of ``x``.
 
-        A query that sees no key reads zero (not the mean of what it must not see). The weights
-        are kept only for who captures them (``mutable=["intermediates"]``).
+        What is added to the scores may depend on the queries: ``bias`` is then called with them,
+        ``[batch, heads, target, head_dim]`` and scaled. A query that sees no key reads zero (not
+        the mean of what it must not see). The weights are kept only for who captures them
+        (``mutable=["intermediates"]``).
         """
         scale = self.scale if self.scale is not None else (self.width // self.heads) ** -0.5
         query = self._split(self.query(x)) * scale
+        if callable(bias):
+            bias = bias(query)
         wanted = self.is_mutable_collection("intermediates")
         if wanted or (self.dropout and self.has_rng("dropout")):
             weights = attention_weights(query, key_value.key, mask, bias)

@@ -18,9 +18,12 @@ ENCODER_CLASSES = [
     ("hubert", "HubertForCTC"),
     ("whisper", "WhisperForConditionalGeneration"),
     ("data2vec-audio", "Data2VecAudioForCTC"),
+    ("sew", "SEWForCTC"),
+    ("sew-d", "SEWDForSequenceClassification"),
     ("unispeech", "UniSpeechForPreTraining"),
     ("unispeech-sat", "UniSpeechSatForPreTraining"),
     ("unispeech-sat", "UniSpeechSatForXVector"),
+    ("wavlm", "WavLMForXVector"),
 ]
 
 DECODER_CLASSES = [
