@@ -80,8 +80,8 @@ class DisentangledAttention(Attention):
         key: Float[Array, "batch heads frames head_dim"],
         table: Float[Array, "rows width"],
         config: DisentangledConfig,
-    ) -> Float[Array, "batch heads frames frames"] | None:
-        """Returns what positions add to the scores; None if they take no part.
+    ) -> Float[Array, "#batch #heads #frames frames"]:
+        """Returns what positions add to the scores.
 
         Args:
             query: scaled already.
@@ -89,8 +89,9 @@ class DisentangledAttention(Attention):
             table: of positions.
             config: of the layer.
         """
-        frames, parts = query.shape[2], []
+        frames = query.shape[2]
         distances = np.arange(2 * frames) - (frames - 1)  # from a row's frame to the other one
+        total = jnp.zeros((1, 1, 1, frames))
 
         def scores(x, projection, distances):
             rows = rows_of(distances, config.span, config.farthest)
@@ -100,11 +101,12 @@ class DisentangledAttention(Attention):
 
         if config.to_key:
             projection = self.key if config.shared else self.relative_key
-            parts.append(scores(query, projection, -distances))
+            total += scores(query, projection, -distances)
         if config.to_query:
             projection = self.query if config.shared else self.relative_query
-            parts.append(scores(key * self.scale, projection, distances).swapaxes(2, 3))
-        return sum(parts) if parts else None
+            scaled = key * config.scale(0)
+            total += scores(scaled, projection, distances).swapaxes(2, 3)
+        return total
 
 
 class DisentangledLayer(EncoderLayer):
