@@ -32,19 +32,22 @@ from transformers import (
     MvpConfig,
     PegasusConfig,
     PLBartConfig,
+    ProphetNetConfig,
     RemBertConfig,
     RobertaConfig,
     RobertaPreLayerNormConfig,
     RoCBertConfig,
     RoFormerConfig,
+    SEWConfig,
+    SEWDConfig,
     Speech2TextConfig,
-    ProphetNetConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
     TrOCRConfig,
     UniSpeechConfig,
     UniSpeechSatConfig,
     Wav2Vec2Config,
+    WavLMConfig,
     WhisperConfig,
     XGLMConfig,
     XLMRobertaConfig,
@@ -163,8 +166,11 @@ ENCODERS = {
     "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
     "speecht5": SpeechT5Config(**SPEECHT5),
     "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
+    "sew": SEWConfig(**WAVEFORM, feat_extract_norm="layer", squeeze_factor=3),
+    "sew-d": SEWDConfig(**WAVEFORM, squeeze_factor=2, position_buckets=8, max_position_embeddings=12),  # noqa: E501
     "unispeech": UniSpeechConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "unispeech-sat": UniSpeechSatConfig(**WAVEFORM, mask_time_prob=0.0),
+    "wavlm": WavLMConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, num_buckets=12, max_bucket_distance=20),  # noqa: E501
 }
 
 DECODERS = {

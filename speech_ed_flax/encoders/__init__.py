@@ -3,9 +3,12 @@
 from speech_ed_flax.encoders import (
     data2vec_audio,
     moonshine,
+    sew,
+    sew_d,
     speech_to_text,
     speecht5,
     wav2vec2,
+    wavlm,
     whisper,
 )
 from speech_ed_flax.family import Family
@@ -14,10 +17,13 @@ ENCODERS: dict[str, Family] = {
     "data2vec-audio": data2vec_audio.DATA2VEC_AUDIO,
     "hubert": wav2vec2.HUBERT,
     "moonshine": moonshine.MOONSHINE,
+    "sew": sew.SEW,
+    "sew-d": sew_d.SEW_D,
     "speech_to_text": speech_to_text.SPEECH_TO_TEXT,
     "speecht5": speecht5.SPEECHT5,
     "unispeech": wav2vec2.UNISPEECH,
     "unispeech-sat": wav2vec2.UNISPEECH_SAT,
     "wav2vec2": wav2vec2.WAV2VEC2,
+    "wavlm": wavlm.WAVLM,
     "whisper": whisper.WHISPER,
 }

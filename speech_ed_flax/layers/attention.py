@@ -1,7 +1,7 @@
 """Attention that knows neither self nor cross nor cached."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax

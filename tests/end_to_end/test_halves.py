@@ -25,9 +25,12 @@ ENCODER_CLASSES = [
     ("speecht5", "SpeechT5ForSpeechToText"),
     ("speecht5", "SpeechT5ForSpeechToSpeech"),
     ("data2vec-audio", "Data2VecAudioForCTC"),
+    ("sew", "SEWForCTC"),
+    ("sew-d", "SEWDForSequenceClassification"),
     ("unispeech", "UniSpeechForPreTraining"),
     ("unispeech-sat", "UniSpeechSatForPreTraining"),
     ("unispeech-sat", "UniSpeechSatForXVector"),
+    ("wavlm", "WavLMForXVector"),
 ]
 
 DECODER_CLASSES = [
