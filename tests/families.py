@@ -17,6 +17,7 @@ from transformers import (
     MBartConfig,
     SpeechEncoderDecoderConfig,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
     WhisperConfig,
 )
 
@@ -67,6 +68,8 @@ ENCODERS = {
     "wav2vec2-adapter": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, add_adapter=True, num_adapter_layers=2, output_hidden_size=20),  # noqa: E501
     "hubert": HubertConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "wav2vec2-conformer": Wav2Vec2ConformerConfig(**WAVEFORM, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, hidden_act="swish", add_adapter=True, num_adapter_layers=1),  # noqa: E501
+    "wav2vec2-conformer-rotary": Wav2Vec2ConformerConfig(**WAVEFORM, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, position_embeddings_type="rotary"),  # noqa: E501
 }
 
 DECODERS = {

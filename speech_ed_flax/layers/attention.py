@@ -1,5 +1,6 @@
 """Attention that knows neither self nor cross nor cached."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -38,7 +39,8 @@ class Attention(nn.Module):
     Attributes:
         width: of queries and output.
         heads: divides ``width``.
-        key_bias: whether keys have a bias (Whisper's do not).
+        use_bias: whether the projections have biases.
+        key_bias: whether keys have one then (Whisper's do not).
         scale: of the scores; ``None`` is ``head_dim ** -0.5``.
         dropout: rate on the attention weights.
         kernel: that computes it; see ``attend``.
@@ -46,6 +48,7 @@ class Attention(nn.Module):
 
     width: int
     heads: int
+    use_bias: bool = True
     key_bias: bool = True
     scale: float | None = None
     dropout: float = 0.0
@@ -53,10 +56,10 @@ class Attention(nn.Module):
 
     def setup(self):
         """Creates the four projections."""
-        self.query = Dense(self.width)
-        self.key = Dense(self.width, use_bias=self.key_bias)
-        self.value = Dense(self.width)
-        self.out = Dense(self.width)
+        self.query = Dense(self.width, self.use_bias)
+        self.key = Dense(self.width, self.use_bias and self.key_bias)
+        self.value = Dense(self.width, self.use_bias)
+        self.out = Dense(self.width, self.use_bias)
         self.drop = Dropout(self.dropout)
 
     def _split(
@@ -65,24 +68,33 @@ class Attention(nn.Module):
         batch, time, _ = x.shape
         return x.reshape(batch, time, self.heads, self.width // self.heads).swapaxes(1, 2)
 
-    def project(self, source: Float[Array, "batch source other"]) -> KeyValue:
-        """Projects ``source`` to keys and values."""
-        return KeyValue(self._split(self.key(source)), self._split(self.value(source)))
+    def project(
+        self,
+        source: Float[Array, "batch source other"],
+        values: Float[Array, "batch source other"] | None = None,
+    ) -> KeyValue:
+        """Projects ``source`` to keys and, unless other ``values`` are given, to values."""
+        values = source if values is None else values
+        return KeyValue(self._split(self.key(source)), self._split(self.value(values)))
 
     def __call__(
         self,
         x: Float[Array, "batch target width"],
         key_value: KeyValue,
         mask: Bool[Array, "#batch #heads #target source"] | None = None,
-        bias: Float[Array, "#batch #heads #target source"] | None = None,
+        bias: Float[Array, "#batch #heads #target source"] | Callable[[Array], Array] | None = None,
     ) -> Float[Array, "batch target width"]:
         """Reads ``key_value`` for each position of ``x``.
 
-        A query that sees no key reads zero (not the mean of what it must not see). The weights
-        are kept only for who captures them (``mutable=["intermediates"]``).
+        What is added to the scores may depend on the queries: ``bias`` is then called with them,
+        ``[batch, heads, target, head_dim]`` and scaled. A query that sees no key reads zero (not
+        the mean of what it must not see). The weights are kept only for who captures them
+        (``mutable=["intermediates"]``).
         """
         scale = self.scale if self.scale is not None else (self.width // self.heads) ** -0.5
         query = self._split(self.query(x)) * scale
+        if callable(bias):
+            bias = bias(query)
         wanted = self.is_mutable_collection("intermediates")
         if wanted or (self.dropout and self.has_rng("dropout")):
             weights = attention_weights(query, key_value.key, mask, bias)

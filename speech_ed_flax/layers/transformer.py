@@ -224,6 +224,24 @@ def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:
     return jnp.where(jax.random.bernoulli(stack.make_rng("dropout"), rate), before, after)
 
 
+def encode_by_layers(stack: nn.Module, kind: type[nn.Module], x: Array, *shared: Any) -> Array:
+    """Returns ``x`` after the layers of a stack, ``layers_{}``, made and called as its config says.
+
+    Args:
+        stack: with ``config`` and ``depth``; called in its compact method.
+        kind: class of the layers, called as ``kind(config, index)(x, *shared)``.
+        x: what the first layer reads.
+        *shared: what every layer reads besides.
+    """
+    kind = rematerialised(kind, stack.config.remat)
+    layers = [kind(stack.config, i, name=f"layers_{i}") for i in range(stack.depth)]
+    if stack.config.scan and not stack.is_initializing():
+        return scan_layers(stack, layers, lambda apply, x, _: apply(x, *shared), x)
+    for layer in layers:
+        x = perhaps_skip(stack, x, layer(x, *shared))
+    return x
+
+
 class TransformerEncoder(nn.Module):
     """A stack of encoder layers with its norm: before a post-norm stack, after a pre-norm one.
 
@@ -254,13 +272,7 @@ class TransformerEncoder(nn.Module):
         norm = LayerNorm(self.config.epsilon, name="norm")
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
-        kind = rematerialised(self.kind, self.config.remat)
-        layers = [kind(self.config, i, name=f"layers_{i}") for i in range(self.depth)]
-        if self.config.scan and not self.is_initializing():
-            x = scan_layers(self, layers, lambda apply, x, _: apply(x, seen, *shared), x)
-        else:
-            for layer in layers:
-                x = perhaps_skip(self, x, layer(x, seen, *shared))
+        x = encode_by_layers(self, self.kind, x, seen, *shared)
         return norm(x) if self.config.pre_norm else x
 
 

@@ -13,10 +13,12 @@ from speech_ed_flax.training.settings import OptimizerSettings
 from speech_ed_flax.types import Array, Int, Params
 
 FIXED = (
-    r"^encoder/positions/norm/(mean|variance)$",
+    r"^encoder/(.+/)?norm/(mean|variance)$",
     r"^encoder/positions/embedding$",
+    r"^encoder/(rates$|unread_)",
 )
-"""What is never trained: the statistics of a batch norm, and Whisper's sinusoids."""
+"""What is never trained: the statistics of batch norms, Whisper's sinusoids, the rates of rotary
+positions, and what is only there to be saved again."""
 
 ENCODER = r"^encoder/"
 

@@ -17,6 +17,9 @@ ENCODER_CLASSES = [
     ("wav2vec2", "Wav2Vec2ForPreTraining"),
     ("hubert", "HubertForCTC"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("wav2vec2-conformer", "Wav2Vec2ConformerModel"),
+    ("wav2vec2-conformer", "Wav2Vec2ConformerForCTC"),
+    ("wav2vec2-conformer-rotary", "Wav2Vec2ConformerForPreTraining"),
 ]
 
 DECODER_CLASSES = [

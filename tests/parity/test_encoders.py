@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from families import DECODERS, WAVEFORM, WHISPER, speech, vary
 from pytorch import Pair, build, tensor, torch
-from transformers import HubertConfig, Wav2Vec2Config, WhisperConfig
+from transformers import HubertConfig, Wav2Vec2Config, Wav2Vec2ConformerConfig, WhisperConfig
 
 DECODER = vary(DECODERS["gpt2"], n_layer=1)
 LAYER = WAVEFORM | {"num_hidden_layers": 1}
@@ -44,6 +44,17 @@ WHISPERS = {
     "relu": {"activation_function": "relu"},
     "scaled-embedding": {"scale_embedding": True},
 }
+
+CONFORMER = LAYER | {"conv_depthwise_kernel_size": 5}
+CONFORMERS = {
+    "group": {"feat_extract_norm": "group"},
+    "no-positions": {"position_embeddings_type": None},
+    "rotary-of-another-base": {"position_embeddings_type": "rotary", "rotary_embedding_base": 100},
+    "wide-kernel": {"conv_depthwise_kernel_size": 61},
+    "large-epsilon": {"layer_norm_eps": 1e-1},
+    "few-positions": {"max_source_positions": 5},
+    "wider-adapter": ADAPTER | {"output_hidden_size": 28},
+}
 # fmt: on
 
 
@@ -66,6 +77,10 @@ def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None
     "encoder",
     [pytest.param(Wav2Vec2Config(**LAYER | v), id=f"wav2vec2-{k}") for k, v in WAV2VEC2.items()]
     + [pytest.param(HubertConfig(**LAYER | v), id=f"hubert-{k}") for k, v in HUBERT.items()]
+    + [
+        pytest.param(Wav2Vec2ConformerConfig(**CONFORMER | v), id=f"wav2vec2-conformer-{k}")
+        for k, v in CONFORMERS.items()
+    ]
     + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
 )
 def test_states_are_those_of_pytorch_with_a_mask_and_without(encoder, tmp_path):
