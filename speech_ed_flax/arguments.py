@@ -20,25 +20,33 @@ def one_of(name: str, value: Any | None, **aliases: Any | None) -> Any:
     return given[0]
 
 
-def speech(inputs: Any, mask: Any | None, input_shape: tuple[int, ...]) -> tuple[Array, Any]:
+def speech(inputs: Any, mask: Any | None, encoder: Any) -> tuple[Array, Any]:
     """Returns a batch of speech and its boolean mask as arrays.
 
     Args:
-        inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
-        mask: which samples are real ``[batch, samples]``; None if all are.
-        input_shape: of the encoder's shortest input, without the batch.
+        inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
+            ``[batch, mels, frames]``).
+        mask: which samples or frames are real ``[batch, samples or frames]``; None if all are.
+        encoder: its frozen config.
 
     Raises:
         ConfigError: naming the argument, its shape and the shape it must have.
     """
     inputs = jnp.asarray(inputs)
-    layout = "[batch, samples]" if len(input_shape) == 1 else "[batch, mels, frames]"
-    if inputs.ndim != 1 + len(input_shape) or inputs.shape[0] == 0:
-        raise ConfigError(f"inputs has shape {list(inputs.shape)}: it must be {layout}.")
+    axes = encoder.features.axes
+    if inputs.ndim != 1 + len(axes) or inputs.shape[0] == 0:
+        layout = ", ".join(("batch", *axes))
+        raise ConfigError(f"inputs has shape {list(inputs.shape)}: it must be [{layout}].")
+    time_first = axes[0] != "mels"
+    if time_first and inputs.shape[2:] != encoder.input_shape[1:]:
+        raise ConfigError(
+            f"inputs has {inputs.shape[2]} mels and this encoder hears {encoder.input_shape[1]}: "
+            "extract features with the checkpoint's own settings."
+        )
     if mask is None:
         return inputs, None
     mask = jnp.asarray(mask)
-    expected = inputs.shape if inputs.ndim == 2 else (inputs.shape[0], mask.shape[-1])
+    expected = inputs.shape[:2] if time_first else (inputs.shape[0], mask.shape[-1])
     if mask.shape != expected:
         raise ConfigError(
             f"attention_mask has shape {list(mask.shape)}: it must be {list(expected)}."

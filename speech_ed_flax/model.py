@@ -128,13 +128,19 @@ def build(
     if hasattr(encoder.config, "padding"):
         encoder = encoder.clone(config=replace(encoder.config, padding=padding))
     cross = getattr(hf.decoder, "cross_attention_hidden_size", None)
-    if cross not in (None, decoder.config.width):
+    read = getattr(decoder.config, "context_width", None)
+    if cross not in (None, decoder.config.width, read):
         raise ConfigError(
             f"decoder.cross_attention_hidden_size={cross} is not supported by "
             f"{hf.decoder.model_type!r}: remove it, and the encoder is projected instead."
         )
+    if read not in (None, encoder.config.width):
+        raise ConfigError(
+            f"decoder.cross_attention_hidden_size={read} is not the encoder's width of "
+            f"{encoder.config.width}: remove it, and the encoder is projected instead."
+        )
     if project is None:
-        project = needs_projection(hf, encoder.config.width, decoder.config.width)
+        project = read is None and needs_projection(hf, encoder.config.width, decoder.config.width)
     return with_layers(SpeechEncoderDecoder(encoder, decoder, project), attention=attention)
 
 
@@ -170,7 +176,7 @@ def _check_sizes(config: Any) -> None:
             _check_sizes(value)
         sizes = {int: (value,), tuple[int, ...]: value, int | None: (value,)}.get(field.type, ())
         largest = LARGEST_DEPTH if field.name == "layers" else LARGEST_SIZE
-        smallest = 0 if field.name in ("position_offset", "fewest") else 1
+        smallest = 0 if field.name in ("position_offset", "padding", "fewest") else 1
         for size in sizes:
             optional = size is None and field.type is not int
             if not optional and not (isinstance(size, int) and smallest <= size <= largest):

@@ -286,8 +286,9 @@ class FlaxSpeechEncoderDecoderModel:
         """Scores ``decoder_input_ids``, or the labels shifted to the right.
 
         Args:
-            inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
-            attention_mask: which samples are real ``[batch, samples]``.
+            inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
+                ``[batch, mels, frames]``).
+            attention_mask: which samples or frames are real ``[batch, samples or frames]``.
             decoder_input_ids: tokens ``[batch, target]``; made of ``labels`` if omitted.
             decoder_attention_mask: which tokens are real ``[batch, target]``.
             decoder_position_ids: positions ``[batch, target]``; 0, 1, ... if omitted.
@@ -338,7 +339,7 @@ class FlaxSpeechEncoderDecoderModel:
 
     def _speech(self, inputs: Any, mask: Any, values: Any, features: Any) -> tuple[Array, Any]:
         inputs = arguments.one_of("inputs", inputs, input_values=values, input_features=features)
-        return arguments.speech(inputs, mask, self.module.encoder.config.input_shape)
+        return arguments.speech(inputs, mask, self.module.encoder.config)
 
     def _tokens(self, name: str, tokens: Any, batch: int) -> Array:
         return arguments.tokens(name, tokens, batch, self.module.decoder.config.positions)
@@ -444,8 +445,9 @@ class FlaxSpeechEncoderDecoderModel:
         """Generates tokens: greedy, sampled or with beams, whole inside one compiled loop.
 
         Args:
-            inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
-            attention_mask: which samples are real ``[batch, samples]``.
+            inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
+                ``[batch, mels, frames]``).
+            attention_mask: which samples or frames are real ``[batch, samples or frames]``.
             generation_config: settings; what it leaves open is taken from the model's own.
             decoder_input_ids: tokens that every sequence begins with ``[batch, prompt]``; the
                 start token is put in front if it is not there.

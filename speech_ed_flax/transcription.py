@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from speech_ed_flax.audio.features import Features, WaveformFeatures
+from speech_ed_flax.audio.features import Features
 from speech_ed_flax.audio.files import read_audio
 from speech_ed_flax.audio.segments import split_at_quiet
 from speech_ed_flax.errors import AudioError
 
-SHORTEST = 400
-"""Samples of the shortest clip with a frame in any encoder (25 ms); less is silence: no text."""
+SHORTEST = 1_000
+"""Samples of the shortest clip with a state in any encoder (62 ms); less is silence: no text."""
 
 BUCKETS = (2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0)
 """Seconds that clips are padded to, so that few shapes are ever compiled."""
@@ -103,7 +103,8 @@ def transcribe(
 
 def _read(source: Any, position: int, features: Features, allow_truncated: bool):
     """Returns a recording and its clips that are long enough to hold speech."""
-    rate, longest = features.sampling_rate, min(features.longest, BUCKETS[-1])
+    rate, fixed = features.sampling_rate, features.fixed_samples
+    longest = BUCKETS[-1] if fixed is None else min(fixed / rate, BUCKETS[-1])
     name = (
         str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else str(position)
     )
@@ -146,10 +147,7 @@ def _recognise(batch: Sequence[_Clip], features: Features, recognise: Recognise)
     bucket = next((b for b in BUCKETS if seconds <= b), BUCKETS[-1])
     rows = 1 << (len(batch) - 1).bit_length()
     silent = [np.zeros(0, np.float32)] * (rows - len(batch))
-    # A spectrogram has one length only, that of the encoder's training.
-    pad_to = (
-        int(bucket * features.sampling_rate) if isinstance(features, WaveformFeatures) else None
-    )
+    pad_to = features.fixed_samples or int(bucket * features.sampling_rate)
     values, mask = features.features([clip.samples for clip in batch] + silent, pad_to)
     return recognise(values, mask)[: len(batch)]
 

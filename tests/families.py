@@ -12,13 +12,31 @@ import numpy as np
 from transformers import (
     BartConfig,
     BertConfig,
+    BigBirdPegasusConfig,
+    BlenderbotConfig,
+    BlenderbotSmallConfig,
+    CamembertConfig,
+    Data2VecTextConfig,
     GPT2Config,
     HubertConfig,
+    MarianConfig,
     MBartConfig,
+    MoonshineConfig,
+    MvpConfig,
+    PegasusConfig,
+    PLBartConfig,
+    RobertaConfig,
+    RobertaPreLayerNormConfig,
+    Speech2TextConfig,
     SpeechEncoderDecoderConfig,
+    SpeechT5Config,
+    TrOCRConfig,
     Wav2Vec2Config,
     Wav2Vec2ConformerConfig,
     WhisperConfig,
+    XGLMConfig,
+    XLMRobertaConfig,
+    XLMRobertaXLConfig,
 )
 
 VOCAB = 48
@@ -62,12 +80,61 @@ WHISPER: dict[str, Any] = BART | {
     "decoder_start_token_id": 3,
 }
 
+MOONSHINE: dict[str, Any] = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "encoder_num_hidden_layers": 2,
+    "encoder_num_attention_heads": 3,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 3,
+    "vocab_size": VOCAB,
+}
+
+SPEECH_TO_TEXT: dict[str, Any] = {
+    "d_model": 24,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "decoder_layers": 1,
+    "decoder_ffn_dim": 8,
+    "vocab_size": VOCAB,
+    "conv_channels": 12,
+    "input_feat_per_channel": 5,
+    "input_channels": 2,
+}
+
+SPEECHT5: dict[str, Any] = WAVEFORM | {
+    "encoder_ffn_dim": 32,
+    "encoder_max_relative_position": 10,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 8,
+    "vocab_size": VOCAB,
+}
+ROBERTA: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": POSITIONS + 2,
+    "type_vocab_size": 1,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 0,
+}
+"""Sizes of every decoder of RoBERTa's kind."""
+
 # fmt: off
 ENCODERS = {
     "wav2vec2": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="group", do_stable_layer_norm=False),
     "wav2vec2-adapter": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, add_adapter=True, num_adapter_layers=2, output_hidden_size=20),  # noqa: E501
     "hubert": HubertConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "moonshine": MoonshineConfig(**MOONSHINE),
+    "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
+    "speecht5": SpeechT5Config(**SPEECHT5),
     "wav2vec2-conformer": Wav2Vec2ConformerConfig(**WAVEFORM, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, hidden_act="swish", add_adapter=True, num_adapter_layers=1),  # noqa: E501
     "wav2vec2-conformer-rotary": Wav2Vec2ConformerConfig(**WAVEFORM, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, position_embeddings_type="rotary"),  # noqa: E501
 }
@@ -78,10 +145,30 @@ DECODERS = {
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "trocr": TrOCRConfig(**BART, max_position_embeddings=POSITIONS, use_learned_position_embeddings=False, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
+    "roberta": RobertaConfig(**ROBERTA),
+    "xlm-roberta": XLMRobertaConfig(**ROBERTA | {"num_hidden_layers": 1}),
+    "camembert": CamembertConfig(**ROBERTA | {"num_hidden_layers": 1}),
+    "data2vec-text": Data2VecTextConfig(**ROBERTA | {"num_hidden_layers": 1}),
+    "xlm-roberta-xl": XLMRobertaXLConfig(**ROBERTA),
+    "roberta-prelayernorm": RobertaPreLayerNormConfig(**ROBERTA | {"type_vocab_size": 2, "num_hidden_layers": 1}),  # noqa: E501
+    "mvp": MvpConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
+    "plbart": PLBartConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
+    "blenderbot": BlenderbotConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, encoder_no_repeat_ngram_size=0, decoder_start_token_id=1),  # noqa: E501
+    "blenderbot-small": BlenderbotSmallConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=1),  # noqa: E501
+    "pegasus": PegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=0, eos_token_id=1, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
+    "marian": MarianConfig(**BART, max_position_embeddings=POSITIONS, activation_function="swish", scale_embedding=True, bos_token_id=0, pad_token_id=VOCAB - 1, eos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=VOCAB - 1),  # noqa: E501
+    "bigbird_pegasus": BigBirdPegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="gelu_new", scale_embedding=True, use_bias=False, pad_token_id=0, bos_token_id=2, eos_token_id=1, decoder_start_token_id=2),  # noqa: E501
+    "xglm": XGLMConfig(vocab_size=VOCAB, d_model=24, num_layers=2, attention_heads=4, ffn_dim=32, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
 }
 # fmt: on
 
-FRAMES: dict[str, Callable[[Any], int]] = {}
+SAMPLES = {"moonshine": 9_000}
+"""Model types of the encoders that hear longer waveforms than others, and how long."""
+
+FRAMES: dict[str, Callable[[Any], int]] = {
+    "speech_to_text": lambda hf: hf.input_feat_per_channel * hf.input_channels,
+}
 """Model types of the encoders that hear features ``[batch, frames, mels]``, and how many mels."""
 
 PAIRS = [
@@ -125,7 +212,8 @@ def speech(encoder: Any) -> tuple[np.ndarray, np.ndarray]:
         ``[3, frames, mels]``); and a mask, int64 ``[3, samples]`` or ``[3, frames]``, of three
         lengths.
     """
-    shape, time = (900,), 900
+    time = SAMPLES.get(encoder.model_type, 900)
+    shape = (time,)
     if encoder.model_type == "whisper":
         time = 2 * encoder.max_source_positions
         shape = (encoder.num_mel_bins, time)

@@ -8,8 +8,11 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, SpeechEncoderDecoderConfig
 
+from speech_ed_flax.conversion import speech_to_text_2
 from speech_ed_flax.conversion.json_object import read_json
 from speech_ed_flax.errors import CheckpointError, ConfigError
+
+speech_to_text_2.register()
 
 TOKEN_IDS = ("pad_token_id", "decoder_start_token_id", "eos_token_id")
 

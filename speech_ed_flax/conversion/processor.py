@@ -1,17 +1,12 @@
 """What stands before and after the model: feature settings and tokenizer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from speech_ed_flax.audio.features import (
-    Features,
-    LogMelFeatures,
-    WaveformFeatures,
-    from_hf,
-)
+from speech_ed_flax.audio.features import Features, from_hf
 from speech_ed_flax.conversion.json_object import read_json
 from speech_ed_flax.conversion.save import write_json
 from speech_ed_flax.errors import CheckpointError, ConfigError
@@ -25,9 +20,14 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
 )
 _PROCESSORS = {
+    "ParakeetFeatureExtractor": "ParakeetProcessor",
+    "SeamlessM4TFeatureExtractor": "Wav2Vec2BertProcessor",
+    "Speech2TextFeatureExtractor": "Speech2TextProcessor",
+    "SpeechT5FeatureExtractor": "Wav2Vec2Processor",  # SpeechT5's own asks which way it is to turn
     "Wav2Vec2FeatureExtractor": "Wav2Vec2Processor",
     "WhisperFeatureExtractor": "WhisperProcessor",
 }
+"""transformers' class that joins features to any tokenizer, by the type of the features."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +81,15 @@ def fit_features(features: Features | None, encoder: Any) -> Features:
         encoder: its frozen config.
 
     Raises:
-        ConfigError: if a spectrogram of its length is no whole number of seconds.
+        ConfigError: if they are of another kind, or a spectrogram of the encoder's one length is no
+            whole number of seconds.
     """
-    if len(encoder.input_shape) == 1:
-        # Encoders with a group norm were trained without a mask, the others with one.
-        masked = encoder.front.norm == "layer"
-        return features or WaveformFeatures(return_attention_mask=masked)
-    mels, frames = encoder.input_shape
-    features = features or LogMelFeatures()
-    if not isinstance(features, LogMelFeatures):
-        raise ConfigError("the encoder hears spectrograms, its feature settings give waveforms.")
-    seconds, rest = divmod(frames * features.hop_length, features.sampling_rate)
-    if rest:
-        raise ConfigError(
-            f"the encoder hears {frames} frames, which are no whole number of seconds: choose a "
-            f"multiple of {features.sampling_rate // features.hop_length}."
-        )
-    return replace(features, feature_size=mels, chunk_length=seconds)
+    usual: Features = encoder.features
+    chosen = usual if features is None else features
+    if chosen.axes != usual.axes:
+        heard, given = (", ".join(("batch", *f.axes)) for f in (usual, chosen))
+        raise ConfigError(f"the encoder hears [{heard}], its feature settings give [{given}].")
+    return chosen.shaped(encoder.input_shape)
 
 
 def load_features(folder: Path) -> Features | None:

@@ -26,7 +26,8 @@ class LoadedBatch:
         step: its number in the plan.
         epoch: that it belongs to.
         shape: sizes of the whole batch.
-        inputs: float32 ``[rows, samples]`` or ``[rows, mels, frames]``.
+        inputs: float32 ``[rows, samples]`` or ``[rows, frames, mels]`` (Whisper's ``[rows, mels,
+            frames]``).
         mask: bool ``[rows, samples or frames]``; empty rows have none.
         labels: int32 ``[rows, labels]``; -100 is padding.
         rows: int64 ``[rows]``, numbers in the store; -1 is empty.

@@ -1,20 +1,76 @@
-"""The decoders of BART (Lewis et al., 2019), mBART (Liu et al., 2020) and Whisper.
+"""The decoders of BART (Lewis et al., 2019) and of the models built after it.
 
-Behaviour matched: transformers 5.23 ``BartForCausalLM``, ``MBartForCausalLM`` and
-``WhisperForCausalLM``.
+Behaviour matched: transformers 5.23 ``BartForCausalLM`` and those of ``KINDS``. None of them adds
+the ``final_logits_bias`` of a sequence-to-sequence checkpoint, though Marian's is not zero.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers.decoder import Decoder
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import check_activation
 from speech_ed_flax.layers.linear import Embed, Head
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm
+from speech_ed_flax.layers.positions import FairseqSinusoids, StoredSinusoids, transformer_sinusoids
 from speech_ed_flax.layers.transformer import LayerConfig
-from speech_ed_flax.types import Array, Float, Int
+from speech_ed_flax.types import Array, Float, Int, State
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What sets a model apart from the others of its kin.
+
+    Attributes:
+        pre_norm: see ``LayerConfig``.
+        normed: what is normalised before the layers: the embeddings of "tokens", their "sum" with
+            those of positions, or nothing.
+        places: what positions are: "learned", "stored" sinusoids or "computed" ones.
+        offset: rows of the position table before the first position (2 in fairseq's).
+        scaled: whether ``scale_embedding`` has an effect: in two models upstream only reads it.
+        key_bias: see ``LayerConfig``.
+        spelling: names of fields that are not BART's.
+    """
+
+    pre_norm: bool
+    normed: str | None = None
+    places: str = "learned"
+    offset: int = 0
+    scaled: bool = True
+    key_bias: bool = True
+    spelling: Mapping[str, str] = field(default_factory=dict)
+
+
+_XGLM_SPELLING = {
+    "decoder_layers": "num_layers",
+    "decoder_attention_heads": "attention_heads",
+    "decoder_ffn_dim": "ffn_dim",
+    "decoder_layerdrop": "layerdrop",
+}
+_WHISPER_SPELLING = {"max_position_embeddings": "max_target_positions"}
+_BART = Kind(pre_norm=False, normed="sum", offset=2)
+
+KINDS = {
+    "bart": _BART,
+    "bigbird_pegasus": Kind(pre_norm=True),
+    "blenderbot": Kind(pre_norm=True),
+    "blenderbot-small": Kind(pre_norm=False, normed="tokens", scaled=False),
+    "marian": Kind(pre_norm=False, places="stored"),
+    "mbart": Kind(pre_norm=True, normed="sum", offset=2),
+    "mvp": _BART,
+    "pegasus": Kind(pre_norm=True, places="stored"),
+    "plbart": _BART,
+    "whisper": Kind(pre_norm=True, scaled=False, key_bias=False, spelling=_WHISPER_SPELLING),
+    "xglm": Kind(pre_norm=True, places="computed", offset=2, spelling=_XGLM_SPELLING),
+}
+"""By model type."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +81,24 @@ class BartConfig:
         layer: of the transformer.
         layers: number of transformer layers.
         vocab: number of tokens.
+        padding: token whose embedding learns nothing as an input, if there is one.
         positions: longest sequence.
-        position_offset: rows of the position table before the first position (2 in fairseq's).
+        position_offset: rows of the position table before the first position.
+        places: what positions are; see ``Kind``.
         embedding_scale: factor of the token embeddings.
-        embedding_norm: whether the sum of the embeddings is normalised.
+        normed: what is normalised before the layers; see ``Kind``.
         tied: whether the output layer is the token embedding.
     """
 
     layer: LayerConfig
     layers: int
     vocab: int
+    padding: int | None
     positions: int
     position_offset: int
+    places: str
     embedding_scale: float
-    embedding_norm: bool
+    normed: str | None
     tied: bool
 
     @property
@@ -46,37 +106,68 @@ class BartConfig:
         """Width of the decoder."""
         return self.layer.width
 
+    @property
+    def rows(self) -> int:
+        """Rows of the position table."""
+        return self.positions + self.position_offset
+
     @classmethod
     def from_hf(cls, hf: Any) -> "BartConfig":
-        """Reads a ``BartConfig`` (post-norm), ``MBartConfig`` or ``WhisperConfig`` (pre-norm)."""
-        whisper = hf.model_type == "whisper"
+        """Reads the configuration of any model of ``KINDS``.
+
+        Raises:
+            ConfigError: naming a setting that the joint model of upstream drops or trips over.
+        """
+        _refuse(hf)
+        kind = KINDS[hf.model_type]
+
+        def read(name: str) -> Any:
+            return getattr(hf, kind.spelling.get(name, name))
+
         layer = LayerConfig(
             width=hf.d_model,
-            heads=hf.decoder_attention_heads,
-            up_width=hf.decoder_ffn_dim,
+            heads=read("decoder_attention_heads"),
+            up_width=read("decoder_ffn_dim"),
             activation=check_activation("decoder.activation_function", hf.activation_function),
-            pre_norm=hf.model_type != "bart",
-            key_bias=not whisper,
+            pre_norm=kind.pre_norm,
+            attention_bias=getattr(hf, "use_bias", True),
+            key_bias=kind.key_bias,
             dropout=hf.dropout,
             attention_dropout=hf.attention_dropout,
             activation_dropout=hf.activation_dropout,
-            layer_drop=hf.decoder_layerdrop,
+            layer_drop=read("decoder_layerdrop"),
         )
         return cls(
             layer=layer,
-            layers=hf.decoder_layers,
+            layers=read("decoder_layers"),
             vocab=hf.vocab_size,
-            positions=hf.max_target_positions if whisper else hf.max_position_embeddings,
-            position_offset=0 if whisper else 2,
-            # Upstream reads Whisper's scale_embedding and never applies it.
-            embedding_scale=hf.d_model**0.5 if hf.scale_embedding and not whisper else 1.0,
-            embedding_norm=not whisper,
+            padding=hf.pad_token_id,
+            positions=read("max_position_embeddings"),
+            position_offset=kind.offset,
+            places=kind.places,
+            embedding_scale=hf.d_model**0.5 if hf.scale_embedding and kind.scaled else 1.0,
+            normed=kind.normed,
             tied=hf.tie_word_embeddings,
         )
 
 
+def _refuse(hf: Any) -> None:
+    if getattr(hf, "use_prompt", False):  # of MVP
+        raise ConfigError(
+            "use_prompt=True is not supported: transformers' MvpForCausalLM leaves the prompts "
+            "out. With use_prompt=False so does this decoder, which was trained with them."
+        )
+    vocab = getattr(hf, "decoder_vocab_size", hf.vocab_size)  # of Marian
+    if vocab != hf.vocab_size:
+        raise ConfigError(
+            f"vocab_size={hf.vocab_size} is not decoder_vocab_size={vocab}: transformers' "
+            "MarianForCausalLM reads tokens of the one and scores those of the other. Set "
+            "both to the number of tokens that the decoder writes."
+        )
+
+
 class Bart(Decoder):
-    """Learned absolute positions, post-norm (BART) or pre-norm (mBART, Whisper) layers."""
+    """Token embeddings with positions, post-norm or pre-norm layers, and an output layer."""
 
     config: BartConfig
 
@@ -84,65 +175,108 @@ class Bart(Decoder):
         """Creates the modules."""
         config = self.config
         self.tokens = Embed(config.vocab, config.width)
-        self.positions = Embed(config.positions + config.position_offset, config.width)
-        if config.embedding_norm:
+        self.positions = self._make_positions()
+        if config.normed:
             self.embedding_norm = LayerNorm(TORCH_EPSILON)
         self.drop = Dropout(config.layer.dropout)
         self.transformer = self.make_transformer()
         self.head = Head(config.vocab, config.tied)
 
+    def _make_positions(self) -> nn.Module:
+        config = self.config
+        if config.places == "stored":
+            return StoredSinusoids(config.rows, config.width)
+        if config.places == "computed":
+            return FairseqSinusoids(config.rows, config.width, config.padding or 0)
+        return Embed(config.rows, config.width)
+
     def embed(
         self, tokens: Int[Array, "rows target"], positions: Int[Array, "#rows target"]
     ) -> Float[Array, "rows target width"]:
-        """Sums token and position embeddings."""
-        x = self.tokens(tokens) * self.config.embedding_scale
-        x = x + self.positions(positions + self.config.position_offset)
-        return self.drop(self.embedding_norm(x) if self.config.embedding_norm else x)
+        """Sums token and position embeddings.
+
+        No gradient reaches the embedding of padding, which in Marian and Pegasus starts the text.
+        """
+        config = self.config
+        x = self.tokens(tokens)
+        if config.padding is not None:
+            is_padding = (tokens == config.padding)[..., None]
+            x = jnp.where(is_padding, jax.lax.stop_gradient(x), x)
+        x = x * config.embedding_scale
+        if config.normed == "tokens":
+            x = self.embedding_norm(x)
+        x = x + self.positions(positions + config.position_offset).astype(x.dtype)
+        return self.drop(self.embedding_norm(x) if config.normed == "sum" else x)
 
     def score(self, x: Float[Array, "rows target width"]) -> Float[Array, "rows target vocab"]:
         """Scores every token."""
         return self.head(x, self.tokens.embedding)
 
 
-def _family(output: str) -> Family:
+def _names(output: str, root: str = "model.decoder.", last_norm: str = "layer_norm"):
+    layer = root + "layers.{}."
     names = {
-        "tokens": "model.decoder.embed_tokens",
-        "positions": "model.decoder.embed_positions",
-        "embedding_norm": "model.decoder.layernorm_embedding",
-        "transformer/norm": "model.decoder.layer_norm",
-        "transformer/layers_{}/self_attention_norm": "model.decoder.layers.{}.self_attn_layer_norm",
-        "transformer/layers_{}/cross_attention_norm": (
-            "model.decoder.layers.{}.encoder_attn_layer_norm"
-        ),
-        "transformer/layers_{}/feed_forward/up": "model.decoder.layers.{}.fc1",
-        "transformer/layers_{}/feed_forward/down": "model.decoder.layers.{}.fc2",
-        "transformer/layers_{}/feed_forward_norm": "model.decoder.layers.{}.final_layer_norm",
+        "tokens": root + "embed_tokens",
+        "positions": root + "embed_positions",
+        "positions/sinusoids": root + "embed_positions.weight",
+        "embedding_norm": root + "layernorm_embedding",
+        "transformer/norm": root + last_norm,
+        "transformer/layers_{}/self_attention_norm": layer + "self_attn_layer_norm",
+        "transformer/layers_{}/cross_attention_norm": layer + "encoder_attn_layer_norm",
+        "transformer/layers_{}/feed_forward/up": layer + "fc1",
+        "transformer/layers_{}/feed_forward/down": layer + "fc2",
+        "transformer/layers_{}/feed_forward_norm": layer + "final_layer_norm",
         "head": output,
     }
     for ours, theirs in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
         for part in ("query", "key", "value", "out"):
-            row = f"transformer/layers_{{}}/{ours}/{part}"
             leaf = "out_proj" if part == "out" else f"{part[0]}_proj"
-            names[row] = f"model.decoder.layers.{{}}.{theirs}.{leaf}"
+            names[f"transformer/layers_{{}}/{ours}/{part}"] = f"{layer}{theirs}.{leaf}"
+    return names
+
+
+_TIED = ("lm_head.weight", "model.decoder.embed_tokens.weight")
+
+
+def with_sinusoids(state: State, config: BartConfig) -> State:
+    """Adds the table of positions, which Marian's own checkpoints leave out."""
+    if config.places != "stored":
+        return state
+    table = transformer_sinusoids(config.rows, config.width)
+    return {"model.decoder.embed_positions.weight": table} | state
+
+
+def with_output(state: State, config: BartConfig) -> State:
+    """Writes the output layer even if it is tied: upstream's BigBird-Pegasus never ties it."""
+    output, embedding = _TIED
+    return state | {output: state[embedding]} if config.tied else state
+
+
+def _family(names: Mapping[str, str], alias: tuple[str, str], **fields: Any) -> Family:
     return Family(
         config=BartConfig,
         module=Bart,
         names=names,
-        aliases=(
-            (r"^(model\.)?shared\.", "model.decoder.embed_tokens."),
-            (r"^decoder\.", "model.decoder."),
-        ),
+        aliases=((r"^(model\.)?shared\.", "model.decoder.embed_tokens."), alias),
         unused=(
             r"^(model\.)?encoder\.",
             r"^(conv[12]|embed_positions|layer_norm|layers)\.",
             r"^final_logits_bias$",
             r"^(classification_head|qa_outputs)\.",
+            r"_attn_prompt\.",
             r"\.embed_positions\.weights$",
         ),
         fresh=(r"/cross_attention(_norm)?/", r"^head/"),
-        tied=(f"{output}.weight", "model.decoder.embed_tokens.weight"),
+        tied=(f"{names['head']}.weight", f"{names['tokens']}.weight"),
+        **fields,
     )
 
 
-BART = MBART = _family("lm_head")
-WHISPER = _family("proj_out")
+_DECODER = (r"^decoder\.", "model.decoder.")
+
+BART = _family(_names("lm_head"), _DECODER, regular=with_sinusoids)
+BIGBIRD_PEGASUS = _family(
+    _names("lm_head", last_norm="layernorm_embedding"), _DECODER, irregular=with_output
+)
+WHISPER = _family(_names("proj_out"), _DECODER)
+XGLM = _family(_names("lm_head", root="model."), (r"^(?!model\.|lm_head\.)", "model."))

@@ -10,12 +10,15 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from speech_ed_flax.audio.features import LogMelFeatures
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
+from speech_ed_flax.layers import seq2seq_encoder
 from speech_ed_flax.layers.augment import SpecAugment, augment
 from speech_ed_flax.layers.convolution import Convolution
-from speech_ed_flax.layers.feed_forward import check_activation, exact_gelu
+from speech_ed_flax.layers.feed_forward import exact_gelu
 from speech_ed_flax.layers.linear import Embed
+from speech_ed_flax.layers.seq2seq_encoder import layer_from_hf
 from speech_ed_flax.layers.transformer import LayerConfig, TransformerEncoder
 from speech_ed_flax.types import Array, Bool, Float
 
@@ -48,23 +51,16 @@ class WhisperEncoderConfig:
         """Shape of every input, without the batch: mel bands and frames."""
         return (self.mels, 2 * self.positions)
 
+    @property
+    def features(self) -> LogMelFeatures:
+        """What a new encoder hears, before it is fitted to ``input_shape``."""
+        return LogMelFeatures()
+
     @classmethod
     def from_hf(cls, hf: Any) -> "WhisperEncoderConfig":
         """Reads a ``WhisperConfig`` of transformers."""
-        layer = LayerConfig(
-            width=hf.d_model,
-            heads=hf.encoder_attention_heads,
-            up_width=hf.encoder_ffn_dim,
-            activation=check_activation("encoder.activation_function", hf.activation_function),
-            pre_norm=True,
-            key_bias=False,
-            dropout=hf.dropout,
-            attention_dropout=hf.attention_dropout,
-            activation_dropout=hf.activation_dropout,
-            layer_drop=hf.encoder_layerdrop,
-        )
         return cls(
-            layer=layer,
+            layer=layer_from_hf(hf, key_bias=False),
             layers=hf.encoder_layers,
             mels=hf.num_mel_bins,
             positions=hf.max_source_positions,
@@ -143,25 +139,16 @@ ENCODER_FIELDS = (
 )
 """Fields of a ``WhisperConfig`` that its encoder alone reads."""
 
-NAMES = {
+NAMES = seq2seq_encoder.NAMES | {
     "feature_encoder/first": "conv1",
     "feature_encoder/second": "conv2",
     "positions": "embed_positions",
-    "transformer/norm": "layer_norm",
-    "transformer/layers_{}/self_attention/query": "layers.{}.self_attn.q_proj",
-    "transformer/layers_{}/self_attention/key": "layers.{}.self_attn.k_proj",
-    "transformer/layers_{}/self_attention/value": "layers.{}.self_attn.v_proj",
-    "transformer/layers_{}/self_attention/out": "layers.{}.self_attn.out_proj",
-    "transformer/layers_{}/self_attention_norm": "layers.{}.self_attn_layer_norm",
-    "transformer/layers_{}/feed_forward/up": "layers.{}.fc1",
-    "transformer/layers_{}/feed_forward/down": "layers.{}.fc2",
-    "transformer/layers_{}/feed_forward_norm": "layers.{}.final_layer_norm",
 }
 
 WHISPER = Family(
     config=WhisperEncoderConfig,
     module=WhisperEncoder,
     names=NAMES,
-    aliases=((r"^(model\.)?encoder\.", ""),),
+    aliases=seq2seq_encoder.ALIASES,
     unused=(r"^(model\.)?decoder\.", r"^proj_out\."),
 )

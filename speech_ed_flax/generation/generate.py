@@ -92,7 +92,8 @@ def _generate(
     Args:
         module: a ``SpeechEncoderDecoder``.
         params: its parameters.
-        inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
+        inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
+            ``[batch, mels, frames]``).
         mask: which samples are real; None if all are.
         prompt: tokens every sequence begins with, at least one.
         plan: what is compiled.

@@ -62,7 +62,8 @@ def respond(
     Args:
         module: a ``SpeechEncoderDecoder``.
         params: its parameters.
-        inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
+        inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
+            ``[batch, mels, frames]``).
         mask: which samples are real; None if all are.
         generation: transformers' generation config, complete.
         request: what else was given.

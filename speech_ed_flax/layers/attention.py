@@ -44,6 +44,7 @@ class Attention(nn.Module):
         scale: of the scores; ``None`` is ``head_dim ** -0.5``.
         dropout: rate on the attention weights.
         kernel: that computes it; see ``attend``.
+        use_bias: whether any of the four projections has a bias (BigBird-Pegasus's do not).
     """
 
     width: int
@@ -53,6 +54,7 @@ class Attention(nn.Module):
     scale: float | None = None
     dropout: float = 0.0
     kernel: str = "xla"
+    use_bias: bool = True
 
     def setup(self):
         """Creates the four projections."""

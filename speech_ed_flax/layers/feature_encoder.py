@@ -120,10 +120,10 @@ class FeatureEncoder(nn.Module):
 
 
 def at_least_one_frame(
-    waveform: Float[Array, "batch samples"],
+    waveform: Float[Array, "batch samples ..."],
     mask: Bool[Array, "batch samples"] | None,
     receptive_field: int,
-) -> tuple[Float[Array, "batch samples2"], Bool[Array, "batch samples2"] | None]:
+) -> tuple[Float[Array, "batch samples2 ..."], Bool[Array, "batch samples2"] | None]:
     """Pads clips that are all shorter than one frame, and says in the mask that they are.
 
     Such a clip's row of the mask of frames is all False, its states are finite and mean nothing
@@ -133,9 +133,10 @@ def at_least_one_frame(
     if missing <= 0:
         return waveform, mask
     if mask is None:
-        mask = jnp.ones(waveform.shape, bool)
+        mask = jnp.ones(waveform.shape[:2], bool)
     extend = ((0, 0), (0, missing))
-    return jnp.pad(waveform, extend), jnp.pad(mask, extend)
+    beside = ((0, 0),) * (waveform.ndim - 2)
+    return jnp.pad(waveform, extend + beside), jnp.pad(mask, extend)
 
 
 NAMES = {

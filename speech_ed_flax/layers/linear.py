@@ -6,12 +6,26 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from speech_ed_flax.types import Array, Float
+from speech_ed_flax.types import Array, Float, Int
 
 DEVIATION = 0.02
 INITIALISE = nn.initializers.normal(DEVIATION)
 
 Embed = partial(nn.Embed, embedding_init=INITIALISE)
+
+
+def embed_tokens(
+    embedding: nn.Embed, tokens: Int[Array, "rows target"], padding: int | None
+) -> Float[Array, "rows target width"]:
+    """Returns the embeddings of tokens; no gradient reaches that of ``padding`` by this way.
+
+    That matters where the text starts with padding, as it does in several published models.
+    """
+    x = embedding(tokens)
+    if padding is None:
+        return x
+    return jnp.where((tokens == padding)[..., None], lax.stop_gradient(x), x)
+
 
 FEW = 32
 """Rows up to which XLA:CPU is faster with the weights on the left. It reads them once in either

@@ -11,6 +11,9 @@ from speech_ed_flax.types import Array, Bool, Float
 # Variance in two passes: the fast one (mean of squares) loses digits that parity needs.
 LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
 
+ScaleNorm = partial(LayerNorm, use_bias=False)
+"""A ``LayerNorm`` without a bias."""
+
 TORCH_EPSILON = 1e-5
 """Epsilon of every norm that upstream builds without naming one."""
 
@@ -19,9 +22,13 @@ class TimeNorm(nn.Module):
     """Normalises each channel over time: torch's ``GroupNorm`` with one channel a group.
 
     With a mask only the real frames count, so a clip's result does not depend on its padding.
+
+    Attributes:
+        axes: that are normalised over; ``(1, 2)`` is a ``GroupNorm`` of one group.
     """
 
     epsilon: float = TORCH_EPSILON
+    axes: tuple[int, ...] = (1,)
 
     @nn.compact
     def __call__(
@@ -33,9 +40,10 @@ class TimeNorm(nn.Module):
         wide = x.astype(jnp.float32)
         where = None if mask is None else mask[:, :, None]
         count = x.shape[1] if where is None else jnp.maximum(where.sum(1, keepdims=True), 1)
-        mean = jnp.sum(wide, 1, keepdims=True, where=where) / count
+        count = count * (x.shape[2] if 2 in self.axes else 1)
+        mean = jnp.sum(wide, self.axes, keepdims=True, where=where) / count
         centred = wide - mean
-        variance = jnp.sum(jnp.square(centred), 1, keepdims=True, where=where) / count
+        variance = jnp.sum(jnp.square(centred), self.axes, keepdims=True, where=where) / count
         normalised = centred * jax.lax.rsqrt(variance + self.epsilon)
         return (normalised * scale + bias).astype(x.dtype)
 

@@ -1,5 +1,6 @@
 """Encoder and decoder layers, and stacks of them, that serve every family."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,7 +41,8 @@ class LayerConfig:
         pre_norm: whether a norm comes before each sublayer (else after each sum), and a last one
             after the stack.
         epsilon: of every norm.
-        key_bias: whether attention keys have a bias.
+        attention_bias: whether the projections of attention have biases.
+        key_bias: whether that of its keys has one too.
         scaled: whether scores are divided by the root of ``head_dim``.
         scaled_by_depth: whether layer ``i`` divides its scores by ``i + 1`` as well.
         bottleneck: width of a residual adapter behind each layer (MMS), if any.
@@ -59,6 +61,7 @@ class LayerConfig:
     activation: str
     pre_norm: bool
     epsilon: float = TORCH_EPSILON
+    attention_bias: bool = True
     key_bias: bool = True
     scaled: bool = True
     scaled_by_depth: bool = False
@@ -138,6 +141,7 @@ class Layer(nn.Module):
             scale=self.config.scale(self.index),
             dropout=self.config.attention_dropout,
             kernel=self.config.attention,
+            use_bias=self.config.attention_bias,
         )
 
     def _residual(self, x, norm, sublayer):
@@ -249,11 +253,13 @@ class TransformerEncoder(nn.Module):
         config: of every layer.
         depth: number of layers.
         kind: class of the layers, called as ``kind(config, index)(x, mask, *shared)``.
+        norm_kind: makes its norm, called as ``norm_kind(epsilon, name=...)``.
     """
 
     config: LayerConfig
     depth: int
     kind: type[nn.Module] = EncoderLayer
+    norm_kind: Callable[..., nn.Module] = LayerNorm
 
     @nn.compact
     def __call__(
@@ -269,7 +275,7 @@ class TransformerEncoder(nn.Module):
             mask: which of them are real.
             *shared: what every layer of this kind reads besides, such as relative positions.
         """
-        norm = LayerNorm(self.config.epsilon, name="norm")
+        norm = self.norm_kind(self.config.epsilon, name="norm")
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
         x = encode_by_layers(self, self.kind, x, seen, *shared)

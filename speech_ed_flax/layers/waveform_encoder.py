@@ -1,11 +1,12 @@
 """What wav2vec 2.0 and its kin have in common: all but the positions and the transformer."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from speech_ed_flax.audio.features import WaveformFeatures
 from speech_ed_flax.layers import adapter, feature_encoder
 from speech_ed_flax.layers.adapter import Adapter, AdapterConfig
 from speech_ed_flax.layers.augment import SpecAugment, augment
@@ -61,6 +62,11 @@ class WaveformEncoderConfig:
         """Shape of the shortest input that gives a state, without the batch."""
         return (self.front.receptive_field,)
 
+    @property
+    def features(self) -> WaveformFeatures:
+        """What a new encoder hears; those with a group norm were trained without a mask."""
+        return WaveformFeatures(return_attention_mask=self.front.norm == "layer")
+
     def frames(self, samples: Any) -> Any:
         """Returns the states of clips of so many samples, integers of any shape."""
         frames = self.front.frames(samples)
@@ -109,7 +115,12 @@ class WaveformEncoder(nn.Module):
     """Waveform in, states out.
 
     A family's ``transform`` does what stands between the projected features and the adapter.
+
+    Attributes:
+        silences_padding: whether upstream sets padded features to 0 before ``transform``.
     """
+
+    silences_padding: ClassVar[bool] = True
 
     config: Any
 
@@ -119,7 +130,7 @@ class WaveformEncoder(nn.Module):
         """Adds positions to the features and runs the transformer.
 
         Args:
-            x: projected features; 0 where they are not real.
+            x: projected features; 0 where they are not real, if padding is silenced.
             real: which of them are real; None if all are.
         """
         raise TypeError(f"{type(self).__name__} must define transform.")
@@ -148,7 +159,7 @@ class WaveformEncoder(nn.Module):
             filling = self.param("mask_embedding", nn.initializers.uniform(1.0), x.shape[-1:])
             x = augment(self, x, lengths, config.augment, filling)
         real = None if lengths is None else frame_mask(lengths, x.shape[1])
-        if real is not None:
+        if real is not None and (self.silences_padding or config.padding == "invariant"):
             x = jnp.where(real[:, :, None], x, 0)
         x = self.transform(x, real)
         if config.adapter:
@@ -192,4 +203,5 @@ def without_unread_mask(state: Any, config: WaveformEncoderConfig) -> Any:
     """Drops a SpecAugment vector that the config does not use."""
     if config.mask_embedding:
         return state
-    return {name: tensor for name, tensor in state.items() if name != "masked_spec_embed"}
+    unread = NAMES["mask_embedding"]
+    return {name: tensor for name, tensor in state.items() if name.split(".")[-1] != unread}

@@ -23,6 +23,7 @@ from speech_ed_flax.data.joined import open_stores
 from speech_ed_flax.data.labels import Labels
 from speech_ed_flax.data.loader import Loader, Part
 from speech_ed_flax.data.planning import plan_evaluation, plan_training
+from speech_ed_flax.data.selection import FrameCount
 from speech_ed_flax.data.store import Store
 from speech_ed_flax.data.tokenizer import train_tokenizer
 from speech_ed_flax.errors import ConfigError
@@ -203,14 +204,13 @@ class _Data:
 
     def plan(self, store: Store, labels: Labels) -> Any:
         loss = self.settings.loss
-        frames = getattr(self.model.module.encoder.config, "frames", None)
         return plan_training(
             store,
             labels,
             self.config.data,
             math.lcm(self._devices * self.settings.accumulate, self.config.data.row_multiple),
             self._fixed_samples,
-            frames if loss.ctc_weight else None,
+            self._states if loss.ctc_weight else None,
             loss.ctc_silent,
         )
 
@@ -242,5 +242,13 @@ class _Data:
     @property
     def _fixed_samples(self) -> int | None:
         features: Any = self.model.processor.features
-        endless = math.isinf(features.longest)
-        return None if endless else int(features.longest * features.sampling_rate)
+        return features.fixed_samples
+
+    @property
+    def _states(self) -> FrameCount | None:
+        """Counts the encoder's states of clips; None if it has the same number of any clip."""
+        features: Any = self.model.processor.features
+        encoder = self.model.module.encoder.config
+        if features.fixed_samples is not None:
+            return None
+        return lambda samples: encoder.frames(features.positions(samples))

@@ -16,9 +16,10 @@ FIXED = (
     r"^encoder/(.+/)?norm/(mean|variance)$",
     r"^encoder/positions/embedding$",
     r"^encoder/(rates$|unread_)",
+    r"^decoder/positions/sinusoids$",
 )
-"""What is never trained: the statistics of batch norms, Whisper's sinusoids, the rates of rotary
-positions, and what is only there to be saved again."""
+"""What is never trained: the statistics of batch norms, sinusoids and the rates of rotary positions
+that checkpoints hold, and what they hold that nothing reads."""
 
 ENCODER = r"^encoder/"
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.labels import shift_tokens_right
 from speech_ed_flax.model import SpeechEncoderDecoder, match_dtype
+from speech_ed_flax.training.guide import guide_sum
 from speech_ed_flax.training.loss import CTC_HEAD, Sums, ctc_sum, loss_sums
 from speech_ed_flax.training.optimizer import optimizer, stop_frozen
 from speech_ed_flax.training.schedule import schedule
@@ -24,7 +25,7 @@ from speech_ed_flax.training.sharding import (
     state_sharding,
 )
 from speech_ed_flax.training.state import TrainState
-from speech_ed_flax.types import Array, Bool, Params, PRNGKeyArray
+from speech_ed_flax.types import Array, Bool, Int, Params, PRNGKeyArray
 
 
 @flax.struct.dataclass
@@ -32,7 +33,8 @@ class Batch:
     """Utterances and their texts.
 
     Attributes:
-        inputs: waveforms ``[batch, samples]`` or features ``[batch, mels, frames]``.
+        inputs: waveforms ``[batch, samples]`` or features ``[batch, frames, mels]`` (Whisper's
+            ``[batch, mels, frames]``).
         labels: tokens ``[batch, target]``; -100 does not count.
         mask: which samples or frames are real; None if all are.
         tokens: what the decoder reads ``[batch, target]``; None for the labels shifted right.
@@ -211,19 +213,25 @@ def forward(
     if tokens is None:
         ids = (settings.pad_token_id, settings.decoder_start_token_id)
         tokens = shift_tokens_right(batch.labels, *ids)
-    outputs: Any = module.apply(
+    if settings.dropout and settings.loss.token_noise:
+        vocab = module.decoder.config.vocab
+        tokens = misread(tokens, jax.random.fold_in(key, 1), settings.loss.token_noise, vocab)
+    outputs, kept = module.apply(
         {"params": {name: tree for name, tree in params.items() if name != CTC_HEAD}},
         inputs,
         tokens,
         None if batch.mask is None else batch.mask.astype(bool),
         method=_read,
         rngs=_keys(settings, key),
+        mutable=["intermediates"] if settings.loss.guide else [],
     )
     logits, states, real = outputs
-    ctc = 0.0
+    ctc = guide = 0.0
     if settings.loss.ctc_weight:
         ctc = ctc_sum(params[CTC_HEAD], states, real, batch.labels, settings.loss)
-    return loss_sums(logits, batch.labels, settings.loss, ctc)
+    if settings.loss.guide:
+        guide = guide_sum(kept["intermediates"], real, batch.labels)
+    return loss_sums(logits, batch.labels, settings.loss, ctc, guide)
 
 
 def _read(model: SpeechEncoderDecoder, inputs: Any, tokens: Any, mask: Any) -> Any:
@@ -231,6 +239,15 @@ def _read(model: SpeechEncoderDecoder, inputs: Any, tokens: Any, mask: Any) -> A
     states, mask = model.encode(inputs, mask)
     logits, _ = model.decode(tokens, model.context(states, mask))
     return logits, states, mask
+
+
+def misread(
+    tokens: Int[Array, "batch target"], key: PRNGKeyArray, share: float, vocab: int
+) -> Int[Array, "batch target"]:
+    """Returns ``tokens`` with a share of them, but never the first, replaced by any others."""
+    chosen, other = jax.random.split(key)
+    replaced = jax.random.bernoulli(chosen, share, tokens.shape).at[:, 0].set(False)
+    return jnp.where(replaced, jax.random.randint(other, tokens.shape, 0, vocab), tokens)
 
 
 def _keys(settings: StepSettings, key: PRNGKeyArray) -> dict[str, PRNGKeyArray]:

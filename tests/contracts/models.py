@@ -12,6 +12,7 @@ from flax.traverse_util import unflatten_dict
 from transformers import HubertConfig, Wav2Vec2Config
 
 from speech_ed_flax import FlaxSpeechEncoderDecoderModel
+from speech_ed_flax.conversion.speech_to_text_2 import Speech2Text2Config
 from speech_ed_flax.model import abstract_params, build
 
 ENCODERS: dict[str, Any] = {
@@ -25,9 +26,18 @@ ENCODERS: dict[str, Any] = {
         adapter_attn_dim=4,
     ),
 }
-DECODERS: dict[str, Any] = families.DECODERS
+DECODERS: dict[str, Any] = {
+    **families.DECODERS,
+    "speech_to_text_2": Speech2Text2Config(  # with which transformers has nothing to compare
+        vocab_size=families.VOCAB,
+        d_model=24,
+        decoder_layers=2,
+        decoder_ffn_dim=32,
+        max_target_positions=families.POSITIONS,
+    ),
+}
 
-WAVEFORM_ENCODERS = [name for name, hf in ENCODERS.items() if hasattr(hf, "conv_dim")]
+PADDED_ENCODERS = [name for name, hf in ENCODERS.items() if hf.model_type != "whisper"]
 """Encoders whose input has a mask and can be padded."""
 
 SHALLOW_ENCODER = Wav2Vec2Config(
@@ -103,12 +113,17 @@ def _draw(
     return 0.3 * noise
 
 
-def batch_of(lengths: list[int], samples: int, padding: float = 0.0) -> tuple[Any, Any]:
-    """Returns clips ``[batch, samples]`` and mask; row ``i`` begins the same at any width."""
-    waveforms = np.full((len(lengths), samples), padding, np.float32)
+def batch_of(
+    lengths: list[int], samples: int, padding: float = 0.0, mels: tuple[int, ...] = ()
+) -> tuple[Any, Any]:
+    """Returns clips ``[batch, samples]`` and mask; row ``i`` begins the same at any width.
+
+    With ``mels`` they are frames of so many numbers.
+    """
+    clips = np.full((len(lengths), samples, *mels), padding, np.float32)
     for row, length in enumerate(lengths):
-        waveforms[row, :length] = np.random.default_rng(row).standard_normal(length)
-    return waveforms, np.arange(samples) < np.array(lengths)[:, None]
+        clips[row, :length] = np.random.default_rng(row).standard_normal((length, *mels))
+    return clips, np.arange(samples) < np.array(lengths)[:, None]
 
 
 def assert_same_tree(found: Any, expected: Any) -> None:

@@ -217,6 +217,8 @@ def test_decoders_with_an_output_layer_of_their_own_come_back_the_same(decoder, 
         ("gpt2", "decoder.transformer.h.1.crossattention.bias"),
         ("gpt2", "decoder.transformer.h.1.crossattention.masked_bias"),
         ("bart", "decoder.final_logits_bias"),
+        ("trocr", "decoder.model.decoder.embed_positions._float_tensor"),
+        ("speech_to_text_2", "decoder.model.decoder.embed_positions.weights"),
     ],
 )
 def test_buffers_of_older_versions_are_ignored(decoder, name, tmp_path):

@@ -224,6 +224,7 @@ RATES = (
     *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
     *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
+    *("conformer_conv_dropout", "dropout_positions"),
 )
 LAYER_DROPS = {"encoder": ("layerdrop", "encoder_layerdrop"), "decoder": ("decoder_layerdrop",)}
 

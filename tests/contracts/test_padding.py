@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from contracts.models import (
     ENCODERS,
-    WAVEFORM_ENCODERS,
+    PADDED_ENCODERS,
     assert_close,
     batch_of,
     shallow_model,
@@ -15,70 +15,93 @@ from contracts.models import (
 LENGTHS = [500, 333, 180]
 BUCKET = 640
 TOO_SHORT = 39
-"""One sample less than the first frame of every encoder under test hears."""
+"""One sample less than the first frame of most encoders under test hears."""
 
 NAN_SAFE = [
     name
-    for name in WAVEFORM_ENCODERS
-    if ENCODERS[name].feat_extract_norm == "layer" and not getattr(ENCODERS[name], "add_adapter", 0)
+    for name in PADDED_ENCODERS
+    if getattr(ENCODERS[name], "feat_extract_norm", None) == "layer"
+    and not getattr(ENCODERS[name], "add_adapter", False)
 ]
 """Encoders that read no padding even where they compute exactly what transformers does."""
 
 
-@pytest.fixture(scope="module", params=WAVEFORM_ENCODERS)
-def encoder(request):
+class Clips:
+    """Clips for one encoder, in proportion to the shortest one that gives a state."""
+
+    def __init__(self, name):
+        self.name = name
+        shortest, *self.mels = tiny_model(name, "bart").module.encoder.config.input_shape
+        self.too_short = shortest - 1
+        self.lengths = [shortest * 25 // 2, shortest * 25 // 3, shortest * 9 // 2]
+        self.bucket = 16 * shortest
+
+    def batch(self, lengths=None, samples=None, padding=0.0):
+        """Returns clips and mask, in the bucket unless the samples are given."""
+        lengths = self.lengths if lengths is None else lengths
+        samples = self.bucket if samples is None else samples
+        return batch_of(lengths, samples, padding, tuple(self.mels))
+
+    def encode(self, inputs, mask, padding="invariant"):
+        """Returns states and mask as numpy arrays."""
+        return encode(self.name, inputs, mask, padding)
+
+
+@pytest.fixture(scope="module", params=PADDED_ENCODERS)
+def clips(request):
     """One encoder at a time, so that its tests share what is compiled."""
-    return request.param
+    return Clips(request.param)
 
 
-def encode(encoder, clips, mask, padding="invariant"):
+def encode(encoder, inputs, mask, padding="invariant"):
     """Returns states and mask as numpy arrays."""
-    found = tiny_model(encoder, "bart", padding).encode(clips, mask)
+    found = tiny_model(encoder, "bart", padding).encode(inputs, mask)
     mask = found.attention_mask
     return np.asarray(found.last_hidden_state), None if mask is None else np.asarray(mask)
 
 
-def test_nan_in_the_padding_changes_nothing(encoder):
-    expected, real = encode(encoder, *batch_of(LENGTHS, BUCKET))
-    states, mask = encode(encoder, *batch_of(LENGTHS, BUCKET, padding=np.nan))
+def test_nan_in_the_padding_changes_nothing(clips):
+    expected, real = clips.encode(*clips.batch())
+    states, mask = clips.encode(*clips.batch(padding=np.nan))
     assert np.isfinite(states).all()
     assert (mask == real).all()
     assert_close(states[mask], expected[mask], 0)
 
 
-def test_states_are_the_same_alone_in_a_batch_and_in_a_bucket(encoder):
-    in_bucket, bucket_mask = encode(encoder, *batch_of(LENGTHS, BUCKET))
-    in_batch, batch_mask = encode(encoder, *batch_of(LENGTHS, LENGTHS[0], padding=0.7))
-    for row in range(len(LENGTHS)):
+def test_states_are_the_same_alone_in_a_batch_and_in_a_bucket(clips):
+    in_bucket, bucket_mask = clips.encode(*clips.batch())
+    in_batch, batch_mask = clips.encode(*clips.batch(samples=clips.lengths[0], padding=0.7))
+    for row in range(len(clips.lengths)):
         assert_close(in_bucket[row][bucket_mask[row]], in_batch[row][batch_mask[row]])
-    clips, _ = batch_of(LENGTHS, BUCKET)
-    alone, no_mask = encode(encoder, clips[1:2, : LENGTHS[1]], None)
+    inputs, _ = clips.batch()
+    alone, no_mask = clips.encode(inputs[1:2, : clips.lengths[1]], None)
     assert no_mask is None
     assert_close(in_batch[1][batch_mask[1]], alone[0])
 
 
 @pytest.mark.parametrize("padding", ["invariant", "exact"])
-def test_clips_shorter_than_a_frame_are_masked_and_disturb_no_other(encoder, padding):
-    expected, real = encode(encoder, *batch_of(LENGTHS, BUCKET), padding)
-    for short in ([TOO_SHORT, 0], [1, TOO_SHORT]):
-        states, mask = encode(encoder, *batch_of([LENGTHS[0], *short], BUCKET), padding)
+def test_clips_shorter_than_a_frame_are_masked_and_disturb_no_other(clips, padding):
+    expected, real = clips.encode(*clips.batch(), padding)
+    first = clips.lengths[0]
+    for short in ([clips.too_short, 0], [min(1, clips.too_short), clips.too_short]):
+        states, mask = clips.encode(*clips.batch([first, *short]), padding)
         assert np.isfinite(states).all()
         assert not mask[1:].any()
         assert (mask[0] == real[0]).all()
         assert_close(states[0], expected[0], 1e-6)
 
 
-def test_a_batch_shorter_than_a_frame_is_all_masked(encoder):
-    states, mask = encode(encoder, np.ones((2, TOO_SHORT), np.float32), None)
+def test_a_batch_shorter_than_a_frame_is_all_masked(clips):
+    states, mask = clips.encode(np.ones((2, clips.too_short, *clips.mels), np.float32), None)
     assert np.isfinite(states).all()
     assert mask.shape == states.shape[:2]
     assert not mask.any()
 
 
-def test_no_mask_is_a_mask_of_ones(encoder):
-    clips, mask = batch_of([BUCKET] * 3, BUCKET)
-    expected, no_mask = encode(encoder, clips, None, "exact")
-    states, found = encode(encoder, clips, mask.astype(np.int32), "exact")
+def test_no_mask_is_a_mask_of_ones(clips):
+    inputs, mask = clips.batch([clips.bucket] * 3)
+    expected, no_mask = clips.encode(inputs, None, "exact")
+    states, found = clips.encode(inputs, mask.astype(np.int32), "exact")
     assert no_mask is None
     assert found.all()
     assert_close(states, expected)
@@ -98,7 +121,7 @@ def test_a_batch_without_samples_is_all_masked():
     assert not mask.any()
 
 
-@pytest.mark.parametrize("spectrogram", [n for n in ENCODERS if n not in WAVEFORM_ENCODERS])
+@pytest.mark.parametrize("spectrogram", [n for n in ENCODERS if n not in PADDED_ENCODERS])
 def test_encoders_of_spectrograms_hear_their_padding_and_read_no_mask(spectrogram):
     model = tiny_model(spectrogram, "bart")
     features = np.ones((2, *model.module.encoder.config.input_shape), np.float32)

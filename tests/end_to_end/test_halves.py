@@ -20,6 +20,12 @@ ENCODER_CLASSES = [
     ("wav2vec2-conformer", "Wav2Vec2ConformerModel"),
     ("wav2vec2-conformer", "Wav2Vec2ConformerForCTC"),
     ("wav2vec2-conformer-rotary", "Wav2Vec2ConformerForPreTraining"),
+    ("moonshine", "MoonshineModel"),
+    ("moonshine", "MoonshineForConditionalGeneration"),
+    ("speech_to_text", "Speech2TextModel"),
+    ("speech_to_text", "Speech2TextForConditionalGeneration"),
+    ("speecht5", "SpeechT5ForSpeechToText"),
+    ("speecht5", "SpeechT5ForSpeechToSpeech"),
 ]
 
 DECODER_CLASSES = [
@@ -30,6 +36,14 @@ DECODER_CLASSES = [
     ("bart", "BartForConditionalGeneration"),
     ("mbart", "MBartForConditionalGeneration"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("trocr", "TrOCRForCausalLM"),
+    ("roberta", "RobertaModel"),
+    ("roberta", "RobertaForMaskedLM"),
+    ("xlm-roberta", "XLMRobertaForMaskedLM"),
+    ("camembert", "CamembertForMaskedLM"),
+    ("data2vec-text", "Data2VecTextForMaskedLM"),
+    ("xlm-roberta-xl", "XLMRobertaXLForMaskedLM"),
+    ("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM"),
 ]
 
 FRESH = {

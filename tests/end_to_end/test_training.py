@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from tones import PITCHES, training, write_tones
 
 from speech_ed_flax import FlaxSpeechEncoderDecoderModel
+from speech_ed_flax.audio.features import FilterBankFeatures
 from speech_ed_flax.settings import make_settings
 from speech_ed_flax.training import evaluation, loop
 from speech_ed_flax.training.checkpoints import Checkpoints
@@ -149,6 +150,33 @@ def test_ten_interruptions_change_no_bit_of_the_result(config, finished, tmp_pat
         assert [line for line in parts if "train/loss" not in line] == [
             line for line in whole if "train/loss" not in line
         ]
+
+
+def test_an_encoder_of_mel_frames_trains_and_transcribes(config, tmp_path):
+    encoder = {
+        "model_type": "speech_to_text",
+        "d_model": 16,
+        "encoder_layers": 1,
+        "encoder_ffn_dim": 32,
+        "conv_channels": 16,
+        "num_conv_layers": 1,
+        "conv_kernel_sizes": [5],
+        "input_feat_per_channel": 20,
+    }
+    hears_frames = replace(
+        config,
+        model=replace(config.model, encoder=encoder),
+        optimizer=replace(config.optimizer, warmup_steps=2, steps=30),
+        evaluation=replace(config.evaluation, every=30),
+    )
+    assert train(hears_frames, tmp_path / "run") is Ending.FINISHED
+    reports = [one for one in lines(tmp_path / "run" / "metrics.jsonl") if "train/loss" in one]
+    assert reports[-1]["train/loss"] < reports[0]["train/loss"]
+    trained = FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path / "run" / "best")
+    assert trained.processor.features == FilterBankFeatures(num_mel_bins=20)
+    heard = trained.transcribe(Path(config.evaluate["dev"]).parent / "1-0.wav", max_new_tokens=6)
+    assert heard.error is None
+    assert set(heard.text.split()) <= set(PITCHES)
 
 
 def test_a_training_on_other_data_does_not_go_on(config, finished, tmp_path):

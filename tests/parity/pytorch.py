@@ -107,6 +107,8 @@ def _joint(config: SpeechEncoderDecoderConfig) -> SpeechEncoderDecoderModel:
     encoder = None if hearing is None else hearing(config.encoder)
     decoder = None if writing is None else writing(config.decoder)
     twin = SpeechEncoderDecoderModel(config, encoder, decoder)
+    if getattr(config.decoder, "cross_attention_hidden_size", None) is not None:
+        return twin
     width = config.encoder.hidden_size
     if getattr(config.encoder, "add_adapter", False):
         width = config.encoder.output_hidden_size

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from families import DECODERS, WAVEFORM, WHISPER, speech, vary
+from families import DECODERS, MOONSHINE, SPEECH_TO_TEXT, SPEECHT5, WAVEFORM, WHISPER, speech, vary
 from pytorch import Pair, build, tensor, torch
 from transformers import HubertConfig, Wav2Vec2Config, Wav2Vec2ConformerConfig, WhisperConfig
+from transformers import (
+    HubertConfig,
+    MoonshineConfig,
+    Speech2TextConfig,
+    SpeechT5Config,
+    Wav2Vec2Config,
+    WhisperConfig,
+)
 
 DECODER = vary(DECODERS["gpt2"], n_layer=1)
 LAYER = WAVEFORM | {"num_hidden_layers": 1}
@@ -54,6 +62,25 @@ CONFORMERS = {
     "large-epsilon": {"layer_norm_eps": 1e-1},
     "few-positions": {"max_source_positions": 5},
     "wider-adapter": ADAPTER | {"output_hidden_size": 28},
+MOONSHINES = {
+    "attention-bias": {"attention_bias": True},
+    "turned-less-and-faster": {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0, "partial_rotary_factor": 0.4}},  # noqa: E501
+    "relu-padded-heads": {"encoder_hidden_act": "relu", "pad_head_dim_to_multiple_of": 16},
+    "odd-pairs": {"hidden_size": 18},
+}
+
+SPEECHT5S = {
+    "layer-norm": {"feat_extract_norm": "layer", "conv_bias": True},
+    "all-distances-told-apart": {"encoder_max_relative_position": 100},
+    "relu": {"hidden_act": "relu", "feat_extract_activation": "relu"},
+    "large-epsilon-odd-kernel": {"layer_norm_eps": 1e-1, "num_conv_pos_embeddings": 7},
+    "no-spec-augment": {"mask_time_prob": 0.0},
+}
+
+SPEECH_TO_TEXTS = {
+    "gelu": {"activation_function": "gelu"},
+    "one-convolution": {"conv_kernel_sizes": (3,), "num_conv_layers": 1},
+    "not-scaled": {"scale_embedding": False},
 }
 # fmt: on
 
@@ -80,6 +107,22 @@ def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None
     + [
         pytest.param(Wav2Vec2ConformerConfig(**CONFORMER | v), id=f"wav2vec2-conformer-{k}")
         for k, v in CONFORMERS.items()
+        pytest.param(
+            MoonshineConfig(**MOONSHINE | {"encoder_num_hidden_layers": 1} | v),
+            id=f"moonshine-{k}",
+        )
+        for k, v in MOONSHINES.items()
+    ]
+    + [
+        pytest.param(
+            Speech2TextConfig(**SPEECH_TO_TEXT | {"encoder_layers": 1} | v),
+            id=f"speech_to_text-{k}",
+        )
+        for k, v in SPEECH_TO_TEXTS.items()
+    ]
+    + [
+        pytest.param(SpeechT5Config(**SPEECHT5 | {"num_hidden_layers": 1} | v), id=f"speecht5-{k}")
+        for k, v in SPEECHT5S.items()
     ]
     + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
 )

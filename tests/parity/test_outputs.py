@@ -21,6 +21,10 @@ VARIED_DECODERS = {
     "bart-scaled-embedding": ("bart", {"scale_embedding": True}),
     "bart-relu": ("bart", {"activation_function": "relu"}),
     "mbart-gelu": ("mbart", {"activation_function": "gelu", "scale_embedding": False}),
+    "trocr-learned": ("trocr", {"use_learned_position_embeddings": True, "scale_embedding": False}),
+    "trocr-no-embedding-norm": ("trocr", {"layernorm_embedding": False}),
+    "trocr-reads-states-as-they-are": ("trocr", {"d_model": 16, "cross_attention_hidden_size": 24}),
+    "roberta-relu": ("roberta", {"hidden_act": "relu", "pad_token_id": 3}),
     "whisper-scaled-embedding": ("whisper", {"scale_embedding": True}),
 } | {f"{name}-untied": (name, {"tie_word_embeddings": False}) for name in DECODERS}
 

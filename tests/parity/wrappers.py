@@ -2,6 +2,9 @@
 
 import pytest
 from transformers import WhisperForCausalLM
+from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
+from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 torch = pytest.importorskip("torch")
@@ -17,6 +20,20 @@ class HearingWhisper(WhisperEncoder):
         return torch.ones(mask.shape[0], frames, dtype=torch.long)
 
 
+class HearingMoonshine(MoonshineEncoder):
+    """Moonshine's encoder with the method that tells its real states, as its own model has them."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return mask[:, ::384][:, :frames]
+
+
+class HearingSpeechT5(SpeechT5EncoderWithSpeechPrenet):
+    """SpeechT5's encoder with the method that tells its real states; they are in its prenet."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return self.prenet._get_feature_vector_attention_mask(frames, mask)
+
+
 class WritingWhisper(WhisperForCausalLM):
     """Whisper's decoder called as upstream calls the others; it reads every encoder state."""
 
@@ -27,7 +44,12 @@ class WritingWhisper(WhisperForCausalLM):
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
 
 
-HEARING = {"whisper": HearingWhisper}
+HEARING = {
+    "moonshine": HearingMoonshine,
+    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
+    "speecht5": HearingSpeechT5,
+    "whisper": HearingWhisper,
+}
 """Encoders by model type."""
 
 WRITING = {"whisper": WritingWhisper}

@@ -7,23 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+from sounds import clips
 
-from speech_ed_flax.audio.features import LogMelFeatures, WaveformFeatures, from_hf
+from speech_ed_flax.audio.features import (
+    FilterBankFeatures,
+    LogMelFeatures,
+    ParakeetFeatures,
+    SpeechT5Features,
+    StackedFeatures,
+    WaveformFeatures,
+    from_hf,
+)
 from speech_ed_flax.audio.files import read_audio
 from speech_ed_flax.errors import AudioError, ConfigError
 
 RATE = 16_000
 SPEECH = Path(__file__).parents[3] / "shared" / "data"
-
-
-def clips() -> list[np.ndarray]:
-    """Noise, a sweep with an offset, a click in silence, and a whisper, of different lengths."""
-    random = np.random.default_rng(0)
-    sweep = 0.4 * np.sin(np.linspace(0, 90, 30_001) ** 2) + 0.1
-    click = np.zeros(24_000)
-    click[7_000] = 1.0
-    noise, whisper = 0.2 * random.standard_normal(50_000), 1e-4 * random.standard_normal(8_000)
-    return [sound.astype(np.float32) for sound in (noise, sweep, click, whisper)]
 
 
 def speech() -> list[np.ndarray]:
@@ -37,19 +36,19 @@ def speech() -> list[np.ndarray]:
 # --- waveforms ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["Wav2Vec2FeatureExtractor", "SpeechT5FeatureExtractor"])
 @pytest.mark.parametrize("do_normalize", [True, False])
 @pytest.mark.parametrize("pad_to", [None, 64_000])
-def test_a_batch_of_waveforms_equals_transformers(do_normalize, pad_to):
-    theirs = transformers.Wav2Vec2FeatureExtractor(
-        do_normalize=do_normalize, return_attention_mask=True
-    )(
+def test_a_batch_of_waveforms_equals_transformers(kind, do_normalize, pad_to):
+    extractor = getattr(transformers, kind)(do_normalize=do_normalize, return_attention_mask=True)
+    theirs = extractor(
         clips(),
         sampling_rate=RATE,
         padding="max_length" if pad_to else "longest",
         max_length=pad_to,
         return_tensors="np",
     )
-    values, mask = WaveformFeatures(do_normalize=do_normalize).features(clips(), pad_to)
+    values, mask = from_hf(extractor.to_dict()).features(clips(), pad_to)
     assert (values.dtype, mask.dtype) == (np.float32, np.bool_)
     np.testing.assert_allclose(values, theirs["input_values"], atol=1e-6)
     np.testing.assert_array_equal(mask, theirs["attention_mask"].astype(bool))
@@ -180,6 +179,12 @@ def test_log_mel_refuses_a_width_without_frames():
         WaveformFeatures(8_000, do_normalize=False, return_attention_mask=True, padding_value=0.5),
         LogMelFeatures(),
         LogMelFeatures(feature_size=128, chunk_length=10, hop_length=200, n_fft=512),
+        FilterBankFeatures(),
+        FilterBankFeatures(8_000, 40, 0.5, False, normalize_means=False, normalize_vars=False),
+        StackedFeatures(),
+        StackedFeatures(8_000, 40, padding_value=1.0, return_attention_mask=False),
+        ParakeetFeatures(),
+        ParakeetFeatures(8_000, 128, hop_length=80, n_fft=256, win_length=200, preemphasis=0.0),
     ],
 )
 def test_transformers_loads_what_we_write_and_we_load_what_it_writes(ours, tmp_path):
@@ -188,6 +193,16 @@ def test_transformers_loads_what_we_write_and_we_load_what_it_writes(ours, tmp_p
     assert type(theirs).__name__ == ours.to_hf()["feature_extractor_type"]
     assert theirs.to_dict() == ours.to_hf()
     assert from_hf(theirs.to_dict()) == from_hf(ours.to_hf()) == ours
+
+
+def test_what_speecht5_is_to_say_is_no_part_of_what_it_hears(tmp_path):
+    theirs = transformers.SpeechT5FeatureExtractor(do_normalize=True, num_mel_bins=40)
+    ours = from_hf(theirs.to_dict())
+    assert ours == SpeechT5Features(do_normalize=True)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(ours.to_hf()))
+    again = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
+    assert type(again) is transformers.SpeechT5FeatureExtractor
+    assert from_hf(again.to_dict()) == ours
 
 
 def test_the_first_wav2vec2_files_name_no_type():
@@ -218,7 +233,14 @@ def test_stored_mel_filters_are_ignored_as_transformers_ignores_them():
         ("WhisperFeatureExtractor", "dither", 1e-4),
         ("WhisperFeatureExtractor", "hop_length", True),
         ("WhisperFeatureExtractor", "n_fft", -400),
-        ("SeamlessM4TFeatureExtractor", "feature_extractor_type", "SeamlessM4TFeatureExtractor"),
+        ("Speech2TextFeatureExtractor", "padding_side", "left"),
+        ("Speech2TextFeatureExtractor", "dither", 4.0),
+        ("Speech2TextFeatureExtractor", "num_mel_bins", 0),
+        ("SeamlessM4TFeatureExtractor", "stride", 3),
+        ("ParakeetFeatureExtractor", "padding_value", 1.0),
+        ("ParakeetFeatureExtractor", "preemphasis", None),
+        ("SpeechT5FeatureExtractor", "feature_size", 2),
+        ("ClapFeatureExtractor", "feature_extractor_type", "ClapFeatureExtractor"),
         (None, "feature_extractor_type", None),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.training.loss import ctc_head, ctc_sum, loss_sums
 from speech_ed_flax.training.settings import LossSettings, StepSettings
+from speech_ed_flax.training.step import misread
 
 NUMBERS = np.random.default_rng(0)
 LOGITS = jnp.asarray(NUMBERS.standard_normal((3, 5, 11)), jnp.float32)
@@ -103,3 +104,12 @@ def test_a_loss_that_makes_no_sense_is_refused(fields, named):
 def test_a_share_of_ctc_without_a_blank_is_refused():
     with pytest.raises(ConfigError, match="ctc_blank"):
         StepSettings(0, 1, LossSettings(ctc_weight=0.3))
+
+
+def test_noise_replaces_a_share_of_the_tokens_but_never_the_first():
+    tokens = jnp.full((200, 30), 7)
+    noisy = misread(tokens, jax.random.key(0), 0.4, 50)
+    assert (noisy[:, 0] == 7).all()
+    assert float((noisy[:, 1:] != 7).mean()) == pytest.approx(0.4 * 49 / 50, abs=0.02)
+    assert int(noisy.min()) == 0
+    assert int(noisy.max()) == 49

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from speech_ed_flax.data.buckets import Shape
 from speech_ed_flax.model import SpeechEncoderDecoder
@@ -39,13 +40,16 @@ class Job:
 
 
 def batch_like(module: SpeechEncoderDecoder, shape: Shape) -> Batch:
-    """Returns the shapes of a batch; an encoder of features hears its one length."""
-    sizes = module.encoder.config.input_shape
-    waveform = len(sizes) == 1
-    inputs = (shape.samples,) if waveform else sizes
+    """Returns the shapes of a batch, of the features that a new encoder hears."""
+    config = module.encoder.config
+    inputs, length = config.input_shape, config.input_shape[-1]  # where it hears one length only
+    if config.features.fixed_samples is None:
+        features = config.features.shaped(config.input_shape)
+        values, mask = features.features([np.zeros(0)], shape.samples)
+        inputs, length = values.shape[1:], mask.shape[1]
     leaf = jax.ShapeDtypeStruct
     return Batch(
         inputs=leaf((shape.rows, *inputs), jnp.float32),
         labels=leaf((shape.rows, shape.labels), jnp.int32),
-        mask=leaf((shape.rows, inputs[-1]), jnp.bool),
+        mask=leaf((shape.rows, length), jnp.bool),
     )

@@ -1,0 +1,13 @@
+"""Sounds for tests of what is extracted from them."""
+
+import numpy as np
+
+
+def clips() -> list[np.ndarray]:
+    """Noise, a sweep with an offset, a click in silence, and a whisper, of different lengths."""
+    random = np.random.default_rng(0)
+    sweep = 0.4 * np.sin(np.linspace(0, 90, 30_001) ** 2) + 0.1
+    click = np.zeros(24_000)
+    click[7_000] = 1.0
+    noise, whisper = 0.2 * random.standard_normal(50_000), 1e-4 * random.standard_normal(8_000)
+    return [sound.astype(np.float32) for sound in (noise, sweep, click, whisper)]
