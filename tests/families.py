@@ -135,8 +135,8 @@ ENCODERS = {
     "moonshine": MoonshineConfig(**MOONSHINE),
     "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
     "speecht5": SpeechT5Config(**SPEECHT5),
-    "wav2vec2-conformer": Wav2Vec2ConformerConfig(**WAVEFORM, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, hidden_act="swish", add_adapter=True, num_adapter_layers=1),  # noqa: E501
-    "wav2vec2-conformer-rotary": Wav2Vec2ConformerConfig(**WAVEFORM, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, position_embeddings_type="rotary"),  # noqa: E501
+    "wav2vec2-conformer": Wav2Vec2ConformerConfig(**WAVEFORM, vocab_size=VOCAB, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, hidden_act="swish", add_adapter=True, num_adapter_layers=1),  # noqa: E501
+    "wav2vec2-conformer-rotary": Wav2Vec2ConformerConfig(**WAVEFORM, vocab_size=VOCAB, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, position_embeddings_type="rotary"),  # noqa: E501
 }
 
 DECODERS = {

@@ -39,8 +39,7 @@ class Attention(nn.Module):
     Attributes:
         width: of queries and output.
         heads: divides ``width``.
-        use_bias: whether the projections have biases.
-        key_bias: whether keys have one then (Whisper's do not).
+        key_bias: whether keys have a bias (Whisper's do not).
         scale: of the scores; ``None`` is ``head_dim ** -0.5``.
         dropout: rate on the attention weights.
         kernel: that computes it; see ``attend``.
@@ -49,7 +48,6 @@ class Attention(nn.Module):
 
     width: int
     heads: int
-    use_bias: bool = True
     key_bias: bool = True
     scale: float | None = None
     dropout: float = 0.0

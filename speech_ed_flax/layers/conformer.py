@@ -134,9 +134,9 @@ class ConformerLayer(nn.Module):
         self.self_attention = Attention(
             config.width,
             config.heads,
-            config.use_bias,
             dropout=config.attention_dropout,
             kernel=config.attention,
+            use_bias=config.use_bias,
         )
         self.self_attention_norm = LayerNorm(config.layer_epsilon)
         if config.positions == "relative":
