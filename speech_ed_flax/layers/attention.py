@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from speech_ed_flax.layers.attend import attend, attention_weights, mix
 from speech_ed_flax.layers.dropout import Dropout
@@ -44,6 +45,8 @@ class Attention(nn.Module):
         dropout: rate on the attention weights.
         kernel: that computes it; see ``attend``.
         use_bias: whether any of the four projections has a bias (BigBird-Pegasus's do not).
+        kv_heads: heads of keys and values, each for ``heads / kv_heads`` heads of queries in a row
+            (Ainslie et al., 2023); ``None`` is one for each.
     """
 
     width: int
@@ -53,12 +56,14 @@ class Attention(nn.Module):
     dropout: float = 0.0
     kernel: str = "xla"
     use_bias: bool = True
+    kv_heads: int | None = None
 
     def setup(self):
         """Creates the four projections."""
+        narrow = (self.kv_heads or self.heads) * (self.width // self.heads)
         self.query = Dense(self.width, self.use_bias)
-        self.key = Dense(self.width, self.use_bias and self.key_bias)
-        self.value = Dense(self.width, self.use_bias)
+        self.key = Dense(narrow, self.use_bias and self.key_bias)
+        self.value = Dense(narrow, self.use_bias)
         self.out = Dense(self.width, self.use_bias)
         self.drop = Dropout(self.dropout)
 
@@ -66,7 +71,17 @@ class Attention(nn.Module):
         self, x: Float[Array, "batch time width"]
     ) -> Float[Array, "batch heads time head_dim"]:
         batch, time, _ = x.shape
-        return x.reshape(batch, time, self.heads, self.width // self.heads).swapaxes(1, 2)
+        return x.reshape(batch, time, -1, self.width // self.heads).swapaxes(1, 2)
+
+    def _fold(self, x: Array | None, target: int) -> Array | None:
+        """Lays the heads that read one head of keys behind each other: more queries, fewer heads.
+
+        So keys are read once and none is copied, whatever computes the attention.
+        """
+        if x is None or self.kv_heads in (None, self.heads) or x.shape[1:3] == (1, 1):
+            return x
+        x = jnp.broadcast_to(x, (x.shape[0], self.heads, target, x.shape[3]))
+        return x.reshape(x.shape[0], self.kv_heads, -1, x.shape[3])
 
     def project(
         self,
@@ -95,11 +110,14 @@ class Attention(nn.Module):
         query = self._split(self.query(x)) * scale
         if callable(bias):
             bias = bias(query)
+        whole = (*query.shape[:3], key_value.key.shape[2])
+        query, mask, bias = (self._fold(part, x.shape[1]) for part in (query, mask, bias))
         wanted = self.is_mutable_collection("intermediates")
         if wanted or (self.dropout and self.has_rng("dropout")):
             weights = attention_weights(query, key_value.key, mask, bias)
-            self.sow("intermediates", "weights", weights)
+            self.sow("intermediates", "weights", weights.reshape(whole))
             mixed = mix(self.drop(weights), key_value.value)
         else:
             mixed = attend(query, *key_value, mask, bias, self.kernel)
+        mixed = mixed.reshape(*whole[:3], -1)
         return self.out(mixed.swapaxes(1, 2).reshape(x.shape))

@@ -50,7 +50,8 @@ def bert_family(
     module: type[BertLike] = BertLike,
     bias: str | None = None,
     may_tie: bool = True,
-    unused: tuple[str, ...] = (),
+    unread: tuple[str, ...] = ("pooler", "classifier", "qa_outputs"),
+    fresh: tuple[str, ...] = (),
 ) -> Family:
     """Returns the family of a model of BERT's kind.
 
@@ -61,7 +62,8 @@ def bert_family(
         module: class of the decoder.
         bias: the other name of the bias of the output layer, if it has two.
         may_tie: whether upstream ties the output layer to the embedding where the config says so.
-        unused: patterns of more tensors that its checkpoints may hold and no decoder reads.
+        unread: modules that its checkpoints may hold and this decoder leaves out.
+        fresh: patterns of more of our paths that its checkpoints may lack.
     """
     head = names["head"]
     roots = "|".join(sorted({name.partition(".")[0] for name in names.values()}))
@@ -74,12 +76,11 @@ def bert_family(
         names=names,
         aliases=((rf"^(?!({roots})\.)", f"{model}."),),
         unused=(
-            rf"^{model}\.(pooler|classifier|qa_outputs)\.",
+            rf"^{model}\.({'|'.join(unread)})\.",
             r"^cls\.seq_relationship\.",
             r"\.(position|token_type)_ids$",
-            *unused,
         ),
-        fresh=(r"/cross_attention(_norm)?/", r"^(transform|transform_norm|head)/"),
+        fresh=(r"/cross_attention(_norm)?/", r"^(transform|transform_norm|head)/", *fresh),
         tied=(f"{head}.weight", f"{names['tokens']}.weight") if may_tie else None,
         regular=regular,
         irregular=irregular,

@@ -29,7 +29,8 @@ from speech_ed_flax.types import Array, Bool, Float
 class ConformerConfig(LayerConfig):
     """Shape of one conformer layer.
 
-    ``epsilon`` is that of the norm after the stack, ``dropout`` the rate behind feed-forward.
+    ``epsilon`` is that of the norm after the stack, ``dropout`` the rate behind feed-forward, which
+    has biases where attention has.
 
     Attributes:
         size: of the kernels of the depthwise convolution.
@@ -39,7 +40,6 @@ class ConformerConfig(LayerConfig):
         left: distance to a frame before, from which on all are alike to ``"relative_key"``.
         right: the same, to a frame behind.
         rotary_base: wavelengths of ``"rotary"`` are 1 to so many, times ``2 pi``.
-        use_bias: whether attention and feed-forward have biases.
         convolution_bias: whether convolutions have.
         layer_epsilon: of the norms within the layer.
         last_norm: whether there is a norm after the stack.
@@ -56,7 +56,6 @@ class ConformerConfig(LayerConfig):
     left: int | None = None
     right: int | None = None
     rotary_base: int = 10_000
-    use_bias: bool = True
     convolution_bias: bool = False
     layer_epsilon: float = TORCH_EPSILON
     last_norm: bool
@@ -136,7 +135,7 @@ class ConformerLayer(nn.Module):
             config.heads,
             dropout=config.attention_dropout,
             kernel=config.attention,
-            use_bias=config.use_bias,
+            use_bias=config.attention_bias,
         )
         self.self_attention_norm = LayerNorm(config.layer_epsilon)
         if config.positions == "relative":
@@ -159,7 +158,7 @@ class ConformerLayer(nn.Module):
             config.up_width,
             config.activation,
             config.activation_dropout,
-            config.use_bias,
+            config.attention_bias,
         )
 
     def __call__(

@@ -53,6 +53,7 @@ class LayerConfig:
         attention: kernel of the attention, "xla", "splash" or "cudnn"; see ``attend``.
         remat: what is kept for the backward pass, "none", "dots" or "full"; see ``POLICIES``.
         scan: whether layers are compiled once and looped over, where there is no cache.
+        kv_heads: heads of keys and values of the self-attention; ``None`` is ``heads``.
     """
 
     width: int
@@ -73,6 +74,7 @@ class LayerConfig:
     attention: str = "xla"
     remat: str = "none"
     scan: bool = False
+    kv_heads: int | None = None
 
     def __post_init__(self):
         """Checks the sizes, the kernel and the policy.
@@ -93,6 +95,10 @@ class LayerConfig:
                 raise ConfigError(f"{name}={size!r} of a transformer layer must be positive.")
         if self.width % self.heads:
             raise ConfigError(f"width {self.width} is not divisible by {self.heads} heads.")
+        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
+            raise ConfigError(
+                f"{self.heads} heads are not divisible by {self.kv_heads} heads of keys and values."
+            )
 
     def scale(self, index: int) -> float:
         """Returns the factor of the attention scores of layer ``index``."""
@@ -122,7 +128,7 @@ class Layer(nn.Module):
 
     def setup(self):
         """Creates the sublayers."""
-        self.self_attention = self._attention()
+        self.self_attention = self._self_attention()
         self.self_attention_norm = LayerNorm(self.config.epsilon)
         self.feed_forward = FeedForward(
             self.config.width,
@@ -133,7 +139,10 @@ class Layer(nn.Module):
         self.feed_forward_norm = LayerNorm(self.config.epsilon)
         self.drop = Dropout(self.config.dropout)
 
-    def _attention(self) -> Attention:
+    def _self_attention(self) -> nn.Module:
+        return self._attention(self.config.kv_heads)
+
+    def _attention(self, kv_heads: int | None = None) -> Attention:
         return Attention(
             self.config.width,
             self.config.heads,
@@ -142,6 +151,7 @@ class Layer(nn.Module):
             dropout=self.config.attention_dropout,
             kernel=self.config.attention,
             use_bias=self.config.attention_bias,
+            kv_heads=kv_heads,
         )
 
     def _residual(self, x, norm, sublayer):

@@ -192,8 +192,12 @@ NAMES = (
 )
 """Rows of a family's table."""
 
-UNUSED = (r"^lm_head\.", r"^quantizer\.", r"^project_(q|hid)\.", r"^(classifier|projector)\.")
-"""Tensors of such checkpoints that no encoder has a use for."""
+UNUSED = (
+    *(r"^lm_head\.", r"^quantizer\.", r"^project_(q|hid)\.", r"^(classifier|projector)\."),
+    *(r"^layer_weights$", r"^tdnn\.", r"^objective\.", r"^feature_extractor\.(weight|bias)$"),
+)
+"""Tensors of such checkpoints that no encoder has a use for: heads for transcripts, codes, labels
+and speakers."""
 
 FRESH = (r"^mask_embedding$", r"^adapter/")
 """Parameters that such checkpoints may lack."""

@@ -225,8 +225,9 @@ RATES = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
     *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
     *("conformer_conv_dropout", "dropout_positions"),
+    *("speech_encoder_dropout", "adaptor_dropout"),
 )
-LAYER_DROPS = {"encoder": ("layerdrop", "encoder_layerdrop"), "decoder": ("decoder_layerdrop",)}
+LAYER_DROPS = {"encoder": ("layerdrop", "encoder_layerdrop", "speech_encoder_layerdrop"), "decoder": ("decoder_layerdrop",)}
 
 
 def rates_of(hf, part):

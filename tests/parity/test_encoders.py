@@ -2,15 +2,31 @@
 
 import numpy as np
 import pytest
-from families import DECODERS, MOONSHINE, SPEECH_TO_TEXT, SPEECHT5, WAVEFORM, WHISPER, speech, vary
+from families import (
+    DECODERS,
+    MOONSHINE,
+    SEAMLESS,
+    SPEECH_TO_TEXT,
+    SPEECHT5,
+    WAV2VEC2_BERT,
+    WAVEFORM,
+    WHISPER,
+    speech,
+    vary,
+)
 from pytorch import Pair, build, tensor, torch
-from transformers import HubertConfig, Wav2Vec2Config, Wav2Vec2ConformerConfig, WhisperConfig
 from transformers import (
+    Data2VecAudioConfig,
     HubertConfig,
     MoonshineConfig,
+    SeamlessM4Tv2Config,
     Speech2TextConfig,
     SpeechT5Config,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
+    Wav2Vec2BertConfig,
+    Wav2Vec2ConformerConfig,
     WhisperConfig,
 )
 
@@ -48,20 +64,22 @@ HUBERT = {
     "attention-adapter": STABLE | {"adapter_attn_dim": 6},
 }
 
+DATA2VEC_AUDIO = {
+    "even-kernels-with-bias": {"conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 3, "conv_bias": True},  # noqa: E501
+    "adapter": ADAPTER | {"output_hidden_size": 20, "num_conv_pos_embeddings": 1},
+    "relu": {"feat_extract_activation": "relu", "hidden_act": "relu"},
+}
+
+UNISPEECH = {
+    "group": GROUP,
+    "attention-adapter": STABLE | {"adapter_attn_dim": 6},
+}
+
 WHISPERS = {
     "relu": {"activation_function": "relu"},
     "scaled-embedding": {"scale_embedding": True},
 }
 
-CONFORMER = LAYER | {"conv_depthwise_kernel_size": 5}
-CONFORMERS = {
-    "group": {"feat_extract_norm": "group"},
-    "no-positions": {"position_embeddings_type": None},
-    "rotary-of-another-base": {"position_embeddings_type": "rotary", "rotary_embedding_base": 100},
-    "wide-kernel": {"conv_depthwise_kernel_size": 61},
-    "large-epsilon": {"layer_norm_eps": 1e-1},
-    "few-positions": {"max_source_positions": 5},
-    "wider-adapter": ADAPTER | {"output_hidden_size": 28},
 MOONSHINES = {
     "attention-bias": {"attention_bias": True},
     "turned-less-and-faster": {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0, "partial_rotary_factor": 0.4}},  # noqa: E501
@@ -82,6 +100,36 @@ SPEECH_TO_TEXTS = {
     "one-convolution": {"conv_kernel_sizes": (3,), "num_conv_layers": 1},
     "not-scaled": {"scale_embedding": False},
 }
+
+CONFORMERS = {
+    "group": {"feat_extract_norm": "group"},
+    "no-positions": {"position_embeddings_type": None},
+    "rotary-of-another-base": {"position_embeddings_type": "rotary", "rotary_embedding_base": 100},
+    "wide-kernel": {"conv_depthwise_kernel_size": 61},
+    "large-epsilon": {"layer_norm_eps": 1e-1},
+    "few-positions": {"max_source_positions": 5},
+    "wider-adapter": ADAPTER | {"output_hidden_size": 28},
+}
+
+WAV2VEC2_BERTS = {
+    "relative": {"position_embeddings_type": "relative"},
+    "rotary": {"position_embeddings_type": "rotary", "rotary_embedding_base": 50},
+    "no-positions": {"position_embeddings_type": None, "hidden_act": "gelu"},
+    "far-positions": {"left_max_position_embeddings": 100, "right_max_position_embeddings": 200},
+    "large-epsilon": {"layer_norm_eps": 1e-1, "add_adapter": True, "output_hidden_size": 20},
+    "two-adapters": {"add_adapter": True, "num_adapter_layers": 2, "adapter_act": "gelu"},
+    "wide-adapter": {"add_adapter": True, "adapter_kernel_size": 9, "adapter_stride": 8},
+}
+
+SEAMLESSES = {
+    "one-chunk": {"speech_encoder_chunk_size": 2000},
+    "all-chunks-before": {"speech_encoder_left_chunk_num": -1},
+    "own-chunk": {"speech_encoder_left_chunk_num": 0},
+    "no-adapter": {"add_adapter": False},
+    "no-positions-gelu": {"position_embeddings_type": None, "speech_encoder_hidden_act": "gelu"},
+    "large-epsilon": {"layer_norm_eps": 1e-1},
+    "short-adapter": {"adaptor_kernel_size": 3, "adaptor_stride": 2},
+}
 # fmt: on
 
 
@@ -100,31 +148,30 @@ def assert_same_states(pair: Pair, inputs: np.ndarray, mask: np.ndarray) -> None
     np.testing.assert_array_equal(mask, real.numpy())
 
 
+VARIANTS = [
+    ("wav2vec2", Wav2Vec2Config, LAYER, WAV2VEC2),
+    ("hubert", HubertConfig, LAYER, HUBERT),
+    ("data2vec-audio", Data2VecAudioConfig, LAYER | {"conv_pos_kernel_size": 5}, DATA2VEC_AUDIO),
+    ("unispeech", UniSpeechConfig, LAYER, UNISPEECH),
+    ("unispeech-sat", UniSpeechSatConfig, LAYER, UNISPEECH),
+    ("moonshine", MoonshineConfig, MOONSHINE | {"encoder_num_hidden_layers": 1}, MOONSHINES),
+    ("wav2vec2-bert", Wav2Vec2BertConfig, WAV2VEC2_BERT | {"num_hidden_layers": 1}, WAV2VEC2_BERTS),
+    ("seamless_m4t_v2", SeamlessM4Tv2Config, SEAMLESS | {"speech_encoder_layers": 1}, SEAMLESSES),
+    ("speech_to_text", Speech2TextConfig, SPEECH_TO_TEXT | {"encoder_layers": 1}, SPEECH_TO_TEXTS),
+    ("speecht5", SpeechT5Config, SPEECHT5 | {"num_hidden_layers": 1}, SPEECHT5S),
+    ("wav2vec2-conformer", Wav2Vec2ConformerConfig, LAYER | {"conv_depthwise_kernel_size": 5}, CONFORMERS),  # noqa: E501
+    ("whisper", WhisperConfig, WHISPER, WHISPERS),
+]
+"""Name, class, what all forms have, and what each has besides."""
+
+
 @pytest.mark.parametrize(
     "encoder",
-    [pytest.param(Wav2Vec2Config(**LAYER | v), id=f"wav2vec2-{k}") for k, v in WAV2VEC2.items()]
-    + [pytest.param(HubertConfig(**LAYER | v), id=f"hubert-{k}") for k, v in HUBERT.items()]
-    + [
-        pytest.param(Wav2Vec2ConformerConfig(**CONFORMER | v), id=f"wav2vec2-conformer-{k}")
-        for k, v in CONFORMERS.items()
-        pytest.param(
-            MoonshineConfig(**MOONSHINE | {"encoder_num_hidden_layers": 1} | v),
-            id=f"moonshine-{k}",
-        )
-        for k, v in MOONSHINES.items()
-    ]
-    + [
-        pytest.param(
-            Speech2TextConfig(**SPEECH_TO_TEXT | {"encoder_layers": 1} | v),
-            id=f"speech_to_text-{k}",
-        )
-        for k, v in SPEECH_TO_TEXTS.items()
-    ]
-    + [
-        pytest.param(SpeechT5Config(**SPEECHT5 | {"num_hidden_layers": 1} | v), id=f"speecht5-{k}")
-        for k, v in SPEECHT5S.items()
-    ]
-    + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
+    [
+        pytest.param(kind(**shared | one), id=f"{name}-{form}")
+        for name, kind, shared, forms in VARIANTS
+        for form, one in forms.items()
+    ],
 )
 def test_states_are_those_of_pytorch_with_a_mask_and_without(encoder, tmp_path):
     """No mask is all ones here, which is compiled once; ``test_outputs`` compiles both."""

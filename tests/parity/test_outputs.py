@@ -11,6 +11,16 @@ MASKED = [(e, d) for e, d in PAIRS if d != "whisper" or e == "whisper"]
 
 VARIED_DECODERS = {
     "bert-gelu-new": ("bert", {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5}),
+    "bert-started-by-padding": ("bert", {"decoder_start_token_id": 0}),
+    "bert-generation-gelu-new": ("bert-generation", {"hidden_act": "gelu_new"}),
+    "electra-as-wide": ("electra", {"embedding_size": 32, "hidden_act": "relu"}),
+    "ernie-no-task": ("ernie", {"use_task_id": False}),
+    "megatron-bert-relu": ("megatron-bert", {"hidden_act": "relu", "layer_norm_eps": 1e-5}),
+    "rembert-as-wide": ("rembert", {"input_embedding_size": 32, "output_embedding_size": 32}),
+    "rembert-said-to-be-tied": (
+        "rembert",
+        {"tie_word_embeddings": True, "input_embedding_size": 28, "hidden_act": "relu"},
+    ),
     "gpt2-scaled-by-depth": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     "gpt2-not-scaled": ("gpt2", {"scale_attn_weights": False}),
     "gpt2-upcast": (
@@ -18,6 +28,10 @@ VARIED_DECODERS = {
         {"reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True},
     ),
     "gpt2-inner": ("gpt2", {"n_inner": 20, "activation_function": "relu"}),
+    "gpt_bigcode-multi-head": ("gpt_bigcode", {"multi_query": False}),
+    "gpt_bigcode-not-scaled": ("gpt_bigcode", {"scale_attn_weights": False}),
+    "gpt_bigcode-half-softmax": ("gpt_bigcode", {"attention_softmax_in_fp32": False}),
+    "gpt_bigcode-inner": ("gpt_bigcode", {"n_inner": 20, "activation_function": "relu"}),
     "bart-scaled-embedding": ("bart", {"scale_embedding": True}),
     "bart-relu": ("bart", {"activation_function": "relu"}),
     "mbart-gelu": ("mbart", {"activation_function": "gelu", "scale_embedding": False}),

@@ -1,8 +1,12 @@
 """PyTorch halves that upstream's joint model cannot call, given the interface that it calls."""
 
 import pytest
-from transformers import WhisperForCausalLM
+from families import vary
+from transformers import GPTBigCodeForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
+from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
+from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -27,6 +31,16 @@ class HearingMoonshine(MoonshineEncoder):
         return mask[:, ::384][:, :frames]
 
 
+class HearingSeamless(SeamlessM4Tv2SpeechEncoder):
+    """SeamlessM4T's speech encoder with the method that tells its real states."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        lengths = mask.sum(-1)
+        if self.adapter is not None:
+            lengths = self._compute_sub_sample_lengths_from_attention_mask(mask)
+        return (torch.arange(frames) < lengths[:, None]).long()
+
+
 class HearingSpeechT5(SpeechT5EncoderWithSpeechPrenet):
     """SpeechT5's encoder with the method that tells its real states; they are in its prenet."""
 
@@ -46,11 +60,63 @@ class WritingWhisper(WhisperForCausalLM):
 
 HEARING = {
     "moonshine": HearingMoonshine,
+    "seamless_m4t_v2": HearingSeamless,
     "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
     "speecht5": HearingSpeechT5,
     "whisper": HearingWhisper,
 }
+
+
+class WritingMegatronBert(MegatronBertForCausalLM):
+    """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for number, layer in enumerate(self.bert.encoder.layer):
+            # The same attention, whose keys are counted apart from the queries.
+            layer.crossattention.self = RemBertSelfAttention(config, number)
+
+
+class BigCodeCrossAttention(GPTBigCodeAttention):
+    """GPT-BigCode's cross-attention, with the parameters that upstream makes and cannot call.
+
+    It splits the keys and values of all heads as if they were those of one head.
+    """
+
+    def forward(self, hidden_states, encoder_hidden_states=None, **unread):
+        query = self.q_attn(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heard = self.c_attn(encoder_hidden_states).unflatten(-1, (self.num_heads, -1))
+        key, value = heard.transpose(1, 2).chunk(2, dim=-1)
+        scores = query @ key.mT * self.scaling
+        if self.mask is not None:
+            scores = scores.masked_fill(~self.mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        return self.c_proj((weights @ value).transpose(1, 2).flatten(2)), weights
+
+
+class WritingGPTBigCode(GPTBigCodeForCausalLM):
+    """GPT-BigCode with cross-attention, which upstream refuses to make beside shared keys."""
+
+    def __init__(self, config):
+        super().__init__(vary(config, add_cross_attention=False))
+        for block in self.transformer.h:
+            of_all_heads = vary(config, multi_query=False)
+            block.crossattention = BigCodeCrossAttention(of_all_heads, is_cross_attention=True)
+            block.ln_cross_attn = torch.nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+
+    def forward(self, *arguments, encoder_attention_mask=None, **given):
+        mask = encoder_attention_mask
+        for block in self.transformer.h:
+            block.crossattention.mask = None if mask is None else mask[:, None, None].bool()
+        return super().forward(*arguments, **given)
+
+
+HEARING = {"whisper": HearingWhisper}
 """Encoders by model type."""
 
-WRITING = {"whisper": WritingWhisper}
+WRITING = {
+    "megatron-bert": WritingMegatronBert,
+    "whisper": WritingWhisper,
+}
+WRITING = {"gpt_bigcode": WritingGPTBigCode, "whisper": WritingWhisper}
 """Decoders by model type."""
