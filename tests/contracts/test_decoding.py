@@ -224,9 +224,11 @@ RATES = (
     *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
     *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
+    *("conformer_conv_dropout", "dropout_positions"),
+    *("speech_encoder_dropout", "adaptor_dropout"),
 )
 LAYER_DROPS = {
-    "encoder": ("layerdrop", "encoder_layerdrop"),
+    "encoder": ("layerdrop", "encoder_layerdrop", "speech_encoder_layerdrop"),
     "decoder": ("layerdrop", "decoder_layerdrop"),
 }
 UNREAD = {"sew-d": ("hidden_dropout",)}

@@ -5,8 +5,10 @@ import pytest
 from families import (
     DECODERS,
     MOONSHINE,
+    SEAMLESS,
     SPEECH_TO_TEXT,
     SPEECHT5,
+    WAV2VEC2_BERT,
     WAVEFORM,
     WHISPER,
     joint,
@@ -18,13 +20,16 @@ from transformers import (
     Data2VecAudioConfig,
     HubertConfig,
     MoonshineConfig,
+    SeamlessM4Tv2Config,
     SEWConfig,
     SEWDConfig,
     Speech2TextConfig,
     SpeechT5Config,
     UniSpeechConfig,
     UniSpeechSatConfig,
+    Wav2Vec2BertConfig,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
     WavLMConfig,
     WhisperConfig,
 )
@@ -131,6 +136,36 @@ SPEECH_TO_TEXTS = {
     "one-convolution": {"conv_kernel_sizes": (3,), "num_conv_layers": 1},
     "not-scaled": {"scale_embedding": False},
 }
+
+CONFORMERS = {
+    "group": {"feat_extract_norm": "group"},
+    "no-positions": {"position_embeddings_type": None},
+    "rotary-of-another-base": {"position_embeddings_type": "rotary", "rotary_embedding_base": 100},
+    "wide-kernel": {"conv_depthwise_kernel_size": 61},
+    "large-epsilon": {"layer_norm_eps": 1e-1},
+    "few-positions": {"max_source_positions": 5},
+    "wider-adapter": ADAPTER | {"output_hidden_size": 28},
+}
+
+WAV2VEC2_BERTS = {
+    "relative": {"position_embeddings_type": "relative"},
+    "rotary": {"position_embeddings_type": "rotary", "rotary_embedding_base": 50},
+    "no-positions": {"position_embeddings_type": None, "hidden_act": "gelu"},
+    "far-positions": {"left_max_position_embeddings": 100, "right_max_position_embeddings": 200},
+    "large-epsilon": {"layer_norm_eps": 1e-1, "add_adapter": True, "output_hidden_size": 20},
+    "two-adapters": {"add_adapter": True, "num_adapter_layers": 2, "adapter_act": "gelu"},
+    "wide-adapter": {"add_adapter": True, "adapter_kernel_size": 9, "adapter_stride": 8},
+}
+
+SEAMLESSES = {
+    "one-chunk": {"speech_encoder_chunk_size": 2000},
+    "all-chunks-before": {"speech_encoder_left_chunk_num": -1},
+    "own-chunk": {"speech_encoder_left_chunk_num": 0},
+    "no-adapter": {"add_adapter": False},
+    "no-positions-gelu": {"position_embeddings_type": None, "speech_encoder_hidden_act": "gelu"},
+    "large-epsilon": {"layer_norm_eps": 1e-1},
+    "short-adapter": {"adaptor_kernel_size": 3, "adaptor_stride": 2},
+}
 # fmt: on
 
 
@@ -156,8 +191,16 @@ VARIANTS = [
     ("unispeech", UniSpeechConfig, LAYER, UNISPEECH),
     ("unispeech-sat", UniSpeechSatConfig, LAYER, UNISPEECH),
     ("moonshine", MoonshineConfig, MOONSHINE | {"encoder_num_hidden_layers": 1}, MOONSHINES),
+    ("wav2vec2-bert", Wav2Vec2BertConfig, WAV2VEC2_BERT | {"num_hidden_layers": 1}, WAV2VEC2_BERTS),
+    ("seamless_m4t_v2", SeamlessM4Tv2Config, SEAMLESS | {"speech_encoder_layers": 1}, SEAMLESSES),
     ("speech_to_text", Speech2TextConfig, SPEECH_TO_TEXT | {"encoder_layers": 1}, SPEECH_TO_TEXTS),
     ("speecht5", SpeechT5Config, SPEECHT5 | {"num_hidden_layers": 1}, SPEECHT5S),
+    (
+        "wav2vec2-conformer",
+        Wav2Vec2ConformerConfig,
+        LAYER | {"conv_depthwise_kernel_size": 5},
+        CONFORMERS,
+    ),  # noqa: E501
     ("whisper", WhisperConfig, WHISPER, WHISPERS),
 ]
 """Name, class, what all forms have, and what each has besides."""
