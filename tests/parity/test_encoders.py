@@ -200,7 +200,7 @@ VARIANTS = [
         Wav2Vec2ConformerConfig,
         LAYER | {"conv_depthwise_kernel_size": 5},
         CONFORMERS,
-    ),  # noqa: E501
+    ),
     ("whisper", WhisperConfig, WHISPER, WHISPERS),
 ]
 """Name, class, what all forms have, and what each has besides."""
