@@ -32,19 +32,25 @@ from transformers import (
     MvpConfig,
     PegasusConfig,
     PLBartConfig,
+    ProphetNetConfig,
     RemBertConfig,
     RobertaConfig,
     RobertaPreLayerNormConfig,
     RoCBertConfig,
     RoFormerConfig,
+    SeamlessM4Tv2Config,
+    SEWConfig,
+    SEWDConfig,
     Speech2TextConfig,
-    ProphetNetConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
     TrOCRConfig,
     UniSpeechConfig,
     UniSpeechSatConfig,
+    Wav2Vec2BertConfig,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    WavLMConfig,
     WhisperConfig,
     XGLMConfig,
     XLMRobertaConfig,
@@ -153,6 +159,37 @@ ROBERTA: dict[str, Any] = {
 }
 """Sizes of every decoder of RoBERTa's kind."""
 
+
+WAV2VEC2_BERT: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+    "feature_projection_input_dim": 10,
+    "left_max_position_embeddings": 5,
+    "right_max_position_embeddings": 3,
+    "conv_depthwise_kernel_size": 5,
+    "vocab_size": VOCAB,
+}
+
+SEAMLESS: dict[str, Any] = {
+    "hidden_size": 24,
+    "feature_projection_input_dim": 10,
+    "speech_encoder_layers": 2,
+    "speech_encoder_attention_heads": 4,
+    "speech_encoder_intermediate_size": 32,
+    "left_max_position_embeddings": 5,
+    "right_max_position_embeddings": 3,
+    "conv_depthwise_kernel_size": 5,
+    "speech_encoder_chunk_size": 16,
+    "speech_encoder_left_chunk_num": 1,
+    "vocab_size": VOCAB,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 8,
+    "max_position_embeddings": POSITIONS,
+}
+
 # fmt: off
 ENCODERS = {
     "wav2vec2": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="group", do_stable_layer_norm=False),
@@ -162,9 +199,16 @@ ENCODERS = {
     "moonshine": MoonshineConfig(**MOONSHINE),
     "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
     "speecht5": SpeechT5Config(**SPEECHT5),
+    "wav2vec2-conformer": Wav2Vec2ConformerConfig(**WAVEFORM, vocab_size=VOCAB, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, hidden_act="swish", add_adapter=True, num_adapter_layers=1),  # noqa: E501
+    "wav2vec2-conformer-rotary": Wav2Vec2ConformerConfig(**WAVEFORM, vocab_size=VOCAB, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, position_embeddings_type="rotary"),  # noqa: E501
+    "wav2vec2-bert": Wav2Vec2BertConfig(**WAV2VEC2_BERT, add_adapter=True, use_intermediate_ffn_before_adapter=True, output_hidden_size=20),  # noqa: E501
+    "seamless_m4t_v2": SeamlessM4Tv2Config(**SEAMLESS),
     "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
+    "sew": SEWConfig(**WAVEFORM, feat_extract_norm="layer", squeeze_factor=3),
+    "sew-d": SEWDConfig(**WAVEFORM, squeeze_factor=2, position_buckets=8, max_position_embeddings=12),  # noqa: E501
     "unispeech": UniSpeechConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "unispeech-sat": UniSpeechSatConfig(**WAVEFORM, mask_time_prob=0.0),
+    "wavlm": WavLMConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, num_buckets=12, max_bucket_distance=20),  # noqa: E501
 }
 
 DECODERS = {
@@ -208,6 +252,8 @@ SAMPLES = {"moonshine": 9_000}
 
 FRAMES: dict[str, Callable[[Any], int]] = {
     "speech_to_text": lambda hf: hf.input_feat_per_channel * hf.input_channels,
+    "wav2vec2-bert": lambda hf: hf.feature_projection_input_dim,
+    "seamless_m4t_v2": lambda hf: hf.feature_projection_input_dim,
 }
 """Model types of the encoders that hear features ``[batch, frames, mels]``, and how many mels."""
 

@@ -1,7 +1,7 @@
 """Attention that knows neither self nor cross nor cached."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -83,9 +83,14 @@ class Attention(nn.Module):
         x = jnp.broadcast_to(x, (x.shape[0], self.heads, target, x.shape[3]))
         return x.reshape(x.shape[0], self.kv_heads, -1, x.shape[3])
 
-    def project(self, source: Float[Array, "batch source other"]) -> KeyValue:
-        """Projects ``source`` to keys and values."""
-        return KeyValue(self._split(self.key(source)), self._split(self.value(source)))
+    def project(
+        self,
+        source: Float[Array, "batch source other"],
+        values: Float[Array, "batch source other"] | None = None,
+    ) -> KeyValue:
+        """Projects ``source`` to keys and, unless other ``values`` are given, to values."""
+        values = source if values is None else values
+        return KeyValue(self._split(self.key(source)), self._split(self.value(values)))
 
     def __call__(
         self,

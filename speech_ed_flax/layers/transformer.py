@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -50,6 +50,7 @@ class LayerConfig:
         attention_dropout: rate on the attention weights.
         activation_dropout: rate inside the feed-forward network.
         layer_drop: rate at which whole layers are skipped (LayerDrop; Fan et al., 2019).
+        first_stays: whether the first layer of an encoder is never skipped (WavLM).
         attention: kernel of the attention, "xla", "splash" or "cudnn"; see ``attend``.
         remat: what is kept for the backward pass, "none", "dots" or "full"; see ``POLICIES``.
         scan: whether layers are compiled once and looped over, where there is no cache.
@@ -71,6 +72,7 @@ class LayerConfig:
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     layer_drop: float = 0.0
+    first_stays: bool = False
     attention: str = "xla"
     remat: str = "none"
     scan: bool = False
@@ -121,10 +123,14 @@ class Bottleneck(nn.Module):
 
 
 class Layer(nn.Module):
-    """What encoder and decoder layers share: self-attention, feed-forward, norms, residuals."""
+    """What encoder and decoder layers share: self-attention, feed-forward, norms, residuals.
+
+    A family's own kind of layer may have an ``attention_kind`` of its own.
+    """
 
     config: LayerConfig
     index: int = 0
+    attention_kind: ClassVar[type[Attention]] = Attention
 
     def setup(self):
         """Creates the sublayers."""
@@ -143,7 +149,7 @@ class Layer(nn.Module):
         return self._attention(self.config.kv_heads)
 
     def _attention(self, kv_heads: int | None = None) -> Attention:
-        return Attention(
+        return self.attention_kind(
             self.config.width,
             self.config.heads,
             key_bias=self.config.key_bias,
@@ -254,6 +260,26 @@ def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:
     return jnp.where(jax.random.bernoulli(stack.make_rng("dropout"), rate), before, after)
 
 
+def encode_by_layers(stack: nn.Module, kind: type[nn.Module], x: Array, *shared: Any) -> Array:
+    """Returns ``x`` after the layers of a stack, ``layers_{}``, made and called as its config says.
+
+    Args:
+        stack: with ``config`` and ``depth``; called in its compact method.
+        kind: class of the layers, called as ``kind(config, index)(x, *shared)``.
+        x: what the first layer reads.
+        *shared: what every layer reads besides.
+    """
+    kind = rematerialised(kind, stack.config.remat)
+    layers = [kind(stack.config, i, name=f"layers_{i}") for i in range(stack.depth)]
+    if stack.config.scan and not stack.is_initializing():
+        return scan_layers(stack, layers, lambda apply, x, _: apply(x, *shared), x)
+    for index, layer in enumerate(layers):
+        after = layer(x, *shared)
+        stays = index == 0 and stack.config.first_stays
+        x = after if stays else perhaps_skip(stack, x, after)
+    return x
+
+
 class TransformerEncoder(nn.Module):
     """A stack of encoder layers with its norm: before a post-norm stack, after a pre-norm one.
 
@@ -286,13 +312,7 @@ class TransformerEncoder(nn.Module):
         norm = self.norm_kind(self.config.epsilon, name="norm")
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
-        kind = rematerialised(self.kind, self.config.remat)
-        layers = [kind(self.config, i, name=f"layers_{i}") for i in range(self.depth)]
-        if self.config.scan and not self.is_initializing():
-            x = scan_layers(self, layers, lambda apply, x, _: apply(x, seen, *shared), x)
-        else:
-            for layer in layers:
-                x = perhaps_skip(self, x, layer(x, seen, *shared))
+        x = encode_by_layers(self, self.kind, x, seen, *shared)
         return norm(x) if self.config.pre_norm else x
 
 

@@ -13,11 +13,13 @@ from speech_ed_flax.training.settings import OptimizerSettings
 from speech_ed_flax.types import Array, Int, Params
 
 FIXED = (
-    r"^encoder/positions/norm/(mean|variance)$",
+    r"^encoder/(.+/)?norm/(mean|variance)$",
     r"^encoder/positions/embedding$",
+    r"^encoder/(rates$|unread_)",
     r"^decoder/positions/sinusoids$",
 )
-"""What is never trained: the statistics of a batch norm, and sinusoids that checkpoints hold."""
+"""What is never trained: the statistics of batch norms, sinusoids and the rates of rotary positions
+that checkpoints hold, and what they hold that nothing reads."""
 
 ENCODER = r"^encoder/"
 

@@ -224,16 +224,21 @@ RATES = (
     *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
     *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
+    *("conformer_conv_dropout", "dropout_positions"),
+    *("speech_encoder_dropout", "adaptor_dropout"),
 )
 LAYER_DROPS = {
-    "encoder": ("layerdrop", "encoder_layerdrop"),
+    "encoder": ("layerdrop", "encoder_layerdrop", "speech_encoder_layerdrop"),
     "decoder": ("layerdrop", "decoder_layerdrop"),
 }
+UNREAD = {"sew-d": ("hidden_dropout",)}
+"""Rates that upstream's model does not read either: another rate is in their place."""
 
 
 def rates_of(hf, part):
     """Returns the names of all rates that a half of a model has."""
-    return [name for name in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, name)]
+    unread = UNREAD.get(hf.model_type, ())
+    return [n for n in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, n) and n not in unread]
 
 
 def with_rates(hf, chosen=(), rate=0.3):

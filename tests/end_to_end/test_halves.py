@@ -18,6 +18,9 @@ ENCODER_CLASSES = [
     ("wav2vec2", "Wav2Vec2ForPreTraining"),
     ("hubert", "HubertForCTC"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("wav2vec2-conformer", "Wav2Vec2ConformerModel"),
+    ("wav2vec2-conformer", "Wav2Vec2ConformerForCTC"),
+    ("wav2vec2-conformer-rotary", "Wav2Vec2ConformerForPreTraining"),
     ("moonshine", "MoonshineModel"),
     ("moonshine", "MoonshineForConditionalGeneration"),
     ("speech_to_text", "Speech2TextModel"),
@@ -25,9 +28,12 @@ ENCODER_CLASSES = [
     ("speecht5", "SpeechT5ForSpeechToText"),
     ("speecht5", "SpeechT5ForSpeechToSpeech"),
     ("data2vec-audio", "Data2VecAudioForCTC"),
+    ("sew", "SEWForCTC"),
+    ("sew-d", "SEWDForSequenceClassification"),
     ("unispeech", "UniSpeechForPreTraining"),
     ("unispeech-sat", "UniSpeechSatForPreTraining"),
     ("unispeech-sat", "UniSpeechSatForXVector"),
+    ("wavlm", "WavLMForXVector"),
 ]
 
 DECODER_CLASSES = [
