@@ -236,10 +236,10 @@ DECODERS = {
     "xlm-roberta-xl": XLMRobertaXLConfig(**ROBERTA),
     "roberta-prelayernorm": RobertaPreLayerNormConfig(**ROBERTA | {"type_vocab_size": 2, "num_hidden_layers": 1}),  # noqa: E501
     "xmod": XmodConfig(**ROBERTA, languages=("en_XX",), default_language="en_XX"),
-    "mvp": MvpConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
-    "plbart": PLBartConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
-    "blenderbot": BlenderbotConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, encoder_no_repeat_ngram_size=0, decoder_start_token_id=1),  # noqa: E501
-    "blenderbot-small": BlenderbotSmallConfig(**BART, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=1),  # noqa: E501
+    "mvp": MvpConfig(**BART | {"decoder_layers": 1}, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
+    "plbart": PLBartConfig(**BART | {"decoder_layers": 1}, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
+    "blenderbot": BlenderbotConfig(**BART | {"decoder_layers": 1}, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, encoder_no_repeat_ngram_size=0, decoder_start_token_id=1),  # noqa: E501
+    "blenderbot-small": BlenderbotSmallConfig(**BART | {"decoder_layers": 1}, max_position_embeddings=POSITIONS, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=1),  # noqa: E501
     "pegasus": PegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=0, eos_token_id=1, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "marian": MarianConfig(**BART, max_position_embeddings=POSITIONS, activation_function="swish", scale_embedding=True, bos_token_id=0, pad_token_id=VOCAB - 1, eos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=VOCAB - 1),  # noqa: E501
     "bigbird_pegasus": BigBirdPegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="gelu_new", scale_embedding=True, use_bias=False, pad_token_id=0, bos_token_id=2, eos_token_id=1, decoder_start_token_id=2),  # noqa: E501
