@@ -227,12 +227,17 @@ RATES = (
     *("conformer_conv_dropout", "dropout_positions"),
     *("speech_encoder_dropout", "adaptor_dropout"),
 )
-LAYER_DROPS = {"encoder": ("layerdrop", "encoder_layerdrop", "speech_encoder_layerdrop"), "decoder": ("decoder_layerdrop",)}
+LAYER_DROPS = {
+    "encoder": ("layerdrop", "encoder_layerdrop", "speech_encoder_layerdrop"),
+    "decoder": ("decoder_layerdrop",),
+}
 
 
 def rates_of(hf, part):
     """Returns the names of all rates that a half of a model has."""
-    return [name for name in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, name)]
+    names = [name for name in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, name)]
+    of_speech = [name for name in names if name.startswith(("speech_encoder_", "adaptor_"))]
+    return of_speech or names  # a config of a whole translator has others for its text encoder
 
 
 def with_rates(hf, chosen=(), rate=0.3):

@@ -24,8 +24,8 @@ from transformers import (
     SpeechT5Config,
     UniSpeechConfig,
     UniSpeechSatConfig,
-    Wav2Vec2Config,
     Wav2Vec2BertConfig,
+    Wav2Vec2Config,
     Wav2Vec2ConformerConfig,
     WhisperConfig,
 )
@@ -124,9 +124,8 @@ WAV2VEC2_BERTS = {
 SEAMLESSES = {
     "one-chunk": {"speech_encoder_chunk_size": 2000},
     "all-chunks-before": {"speech_encoder_left_chunk_num": -1},
-    "own-chunk": {"speech_encoder_left_chunk_num": 0},
     "no-adapter": {"add_adapter": False},
-    "no-positions-gelu": {"position_embeddings_type": None, "speech_encoder_hidden_act": "gelu"},
+    "gelu": {"speech_encoder_hidden_act": "gelu"},
     "large-epsilon": {"layer_norm_eps": 1e-1},
     "short-adapter": {"adaptor_kernel_size": 3, "adaptor_stride": 2},
 }
@@ -159,7 +158,12 @@ VARIANTS = [
     ("seamless_m4t_v2", SeamlessM4Tv2Config, SEAMLESS | {"speech_encoder_layers": 1}, SEAMLESSES),
     ("speech_to_text", Speech2TextConfig, SPEECH_TO_TEXT | {"encoder_layers": 1}, SPEECH_TO_TEXTS),
     ("speecht5", SpeechT5Config, SPEECHT5 | {"num_hidden_layers": 1}, SPEECHT5S),
-    ("wav2vec2-conformer", Wav2Vec2ConformerConfig, LAYER | {"conv_depthwise_kernel_size": 5}, CONFORMERS),  # noqa: E501
+    (
+        "wav2vec2-conformer",
+        Wav2Vec2ConformerConfig,
+        LAYER | {"conv_depthwise_kernel_size": 5},
+        CONFORMERS,
+    ),
     ("whisper", WhisperConfig, WHISPER, WHISPERS),
 ]
 """Name, class, what all forms have, and what each has besides."""

@@ -58,15 +58,6 @@ class WritingWhisper(WhisperForCausalLM):
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
 
 
-HEARING = {
-    "moonshine": HearingMoonshine,
-    "seamless_m4t_v2": HearingSeamless,
-    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
-    "speecht5": HearingSpeechT5,
-    "whisper": HearingWhisper,
-}
-
-
 class WritingMegatronBert(MegatronBertForCausalLM):
     """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
 
@@ -111,12 +102,18 @@ class WritingGPTBigCode(GPTBigCodeForCausalLM):
         return super().forward(*arguments, **given)
 
 
-HEARING = {"whisper": HearingWhisper}
+HEARING = {
+    "moonshine": HearingMoonshine,
+    "seamless_m4t_v2": HearingSeamless,
+    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
+    "speecht5": HearingSpeechT5,
+    "whisper": HearingWhisper,
+}
 """Encoders by model type."""
 
 WRITING = {
+    "gpt_bigcode": WritingGPTBigCode,
     "megatron-bert": WritingMegatronBert,
     "whisper": WritingWhisper,
 }
-WRITING = {"gpt_bigcode": WritingGPTBigCode, "whisper": WritingWhisper}
 """Decoders by model type."""
