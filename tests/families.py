@@ -181,7 +181,8 @@ SEAMLESS: dict[str, Any] = {
     "left_max_position_embeddings": 5,
     "right_max_position_embeddings": 3,
     "conv_depthwise_kernel_size": 5,
-    "speech_encoder_chunk_size": 16,
+    # No frame of padding sees padding alone here: PyTorch attends to everything then.
+    "speech_encoder_chunk_size": 32,
     "speech_encoder_left_chunk_num": 1,
     "vocab_size": VOCAB,
     "decoder_layers": 1,

@@ -51,7 +51,7 @@ class SeamlessConfig(FrameConformerConfig):
             size=odd_size(hf),
             causal=True,
             norm="layer",
-            positions=check_positions(hf.position_embeddings_type, ("relative_key", None)),
+            positions=check_positions(hf.position_embeddings_type, ("relative_key",)),
             left=hf.left_max_position_embeddings,
             right=hf.right_max_position_embeddings,
             last_norm=True,

@@ -10,11 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers import conformer_names, waveform_encoder
 from speech_ed_flax.layers.batch_counters import with_counters, without_counters
 from speech_ed_flax.layers.conformer import ConformerConfig, ConformerEncoder
+from speech_ed_flax.layers.positional import PositionalConfig
 from speech_ed_flax.layers.relative_positions import rotary_rates
 from speech_ed_flax.layers.waveform_encoder import (
     FRESH,
@@ -31,12 +31,11 @@ class Wav2Vec2ConformerConfig(WaveformEncoderConfig):
     """Shape of a wav2vec 2.0 encoder of conformer layers.
 
     Attributes:
-        unread_size: kernel of the convolution that nothing reads; ``unread_groups`` its groups.
+        unread: the positional convolution, which nothing reads.
     """
 
     layer: ConformerConfig
-    unread_size: int
-    unread_groups: int
+    unread: PositionalConfig
 
     @classmethod
     def from_hf(cls, hf: Any) -> "Wav2Vec2ConformerConfig":
@@ -45,20 +44,13 @@ class Wav2Vec2ConformerConfig(WaveformEncoderConfig):
         Raises:
             ConfigError: naming the field that is not supported.
         """
-        groups = hf.num_conv_pos_embedding_groups
-        if groups < 1 or hf.hidden_size % groups:
-            raise ConfigError(
-                f"hidden_size={hf.hidden_size} is not divisible by "
-                f"num_conv_pos_embedding_groups={groups}."
-            )
         kinds = ("relative", "rotary", None)
         return cls(
             **cls.shared(hf),
             layer=conformer_names.layer_from_hf(
                 hf, kinds, causal=False, norm="batch", last_norm=True
             ),
-            unread_size=hf.num_conv_pos_embeddings,
-            unread_groups=groups,
+            unread=PositionalConfig.from_hf(hf),
         )
 
 
@@ -70,10 +62,10 @@ class UnreadConvolution(nn.Module):
     @nn.compact
     def __call__(self) -> None:
         """Creates its parameters, so that they are loaded and saved with the others."""
-        size, width = self.config.unread_size, self.config.layer.width
-        shape = (size, width // self.config.unread_groups, width)
-        self.param("direction", nn.initializers.normal(), shape)
-        self.param("magnitude", nn.initializers.ones, (size, 1, 1))
+        shape, width = self.config.unread, self.config.layer.width
+        kernel = (shape.size, width // shape.groups, width)
+        self.param("direction", nn.initializers.normal(), kernel)
+        self.param("magnitude", nn.initializers.ones, (shape.size, 1, 1))
         self.param("bias", nn.initializers.zeros, (width,))
 
 

@@ -97,7 +97,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "rows target width"], embedding: Float[Array, "vocab width"]
+        self, x: Float[Array, "rows target width"], embedding: Float[Array, "vocab any"]
     ) -> Float[Array, "rows target vocab"]:
         """Projects ``x`` on the vocabulary; ``embedding`` is read only where the head is tied."""
         weight = embedding

@@ -209,7 +209,7 @@ FRESH = (r"^mask_embedding$", r"^adapter/")
 """Parameters that such checkpoints may lack."""
 
 
-def without_unread_mask(state: Any, config: WaveformEncoderConfig) -> Any:
+def without_unread_mask(state: Any, config: Any) -> Any:
     """Drops a SpecAugment vector that the config does not use."""
     if config.mask_embedding:
         return state
