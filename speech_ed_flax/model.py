@@ -1,5 +1,6 @@
 """The model: an encoder and a decoder joined by cross-attention."""
 
+import difflib
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from speech_ed_flax.decoders import DECODERS
 from speech_ed_flax.encoders import ENCODERS
@@ -93,19 +95,45 @@ _NONSENSE = (TypeError, ValueError, ArithmeticError, IndexError)
 """What shapes that make no sense raise when a model is described or traced."""
 
 
+WRITERS_OF_AUDIO = ("musicgen", "musicgen_melody")
+"""Of transformers' causal language models, those with cross-attention that write no text."""
+
+
 def family_of(part: str, hf: Any) -> Family:
     """Returns the family of a transformers config; ``part`` is "encoder" or "decoder".
+
+    A language model without cross-attention is refused with the reason: upstream's joint model
+    takes it, and hands it the encoder's states as an argument that it ignores.
 
     Raises:
         ConfigError: naming the model type and the supported ones.
     """
     families = ENCODERS if part == "encoder" else DECODERS
-    if hf.model_type not in families:
+    kind, known = hf.model_type, ", ".join(sorted(families))
+    if kind in families:
+        return families[kind]
+    refused = f"{part}.model_type={kind!r} is not supported:"
+    deaf = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - WRITERS_OF_AUDIO
+    if part == "decoder" and kind in deaf:
         raise ConfigError(
-            f"{part}.model_type={hf.model_type!r} is not supported: use one of "
-            f"{', '.join(sorted(families))}."
+            f"{refused} it has no cross-attention, so it would silently be deaf to the encoder; "
+            f"use one that listens: {known}."
         )
-    return families[hf.model_type]
+    raise ConfigError(f"{refused} use one of {known}.")
+
+
+def unknown_type(kind: str, part: str | None = None) -> str:
+    """Returns a sentence on a model type that transformers has not, and what it may be a typo of.
+
+    Args:
+        kind: the model type.
+        part: "encoder" or "decoder"; None if it may be either.
+    """
+    families = {"encoder": ENCODERS, "decoder": DECODERS}.get(part or "", ENCODERS | DECODERS)
+    close = difflib.get_close_matches(kind, families, 1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    field = f"{part}.model_type" if part else "model_type"
+    return f"{field}={kind!r} is not known{hint}: use one of {', '.join(sorted(families))}."
 
 
 def build(

@@ -29,7 +29,7 @@ def kaldi_filters(mels: int, n_fft: int, sampling_rate: int) -> np.ndarray:
     Returns:
         float64 ``[mels, bins]``, read-only: every caller shares it.
     """
-    lowest, highest = _hertz_to_kaldi(20.0), _hertz_to_kaldi(float(sampling_rate // 2))
+    lowest, highest = _hertz_to_kaldi(np.array([20.0, sampling_rate // 2]))
     bins = _hertz_to_kaldi(np.arange(n_fft // 2 + 1) * (sampling_rate / n_fft))
     return _read_only(_triangles(bins, np.linspace(lowest, highest, mels + 2)))
 
@@ -63,7 +63,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _hertz_to_kaldi(hertz: float | np.ndarray) -> float | np.ndarray:
+def _hertz_to_kaldi(hertz: np.ndarray) -> np.ndarray:
     return 1127.0 * np.log1p(hertz / 700.0)
 
 

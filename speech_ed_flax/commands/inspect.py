@@ -60,35 +60,37 @@ def _inspect_checkpoint(name: str, tensors: bool, local_files_only: bool) -> dic
     folder = resolve(name, local_files_only=local_files_only)
     config = read_config(folder)
     state, weights = read_weights(folder)
-    report = {"model_type": config.model_type} | _describe_parts(config)
+    parts = _describe_parts(config)
+    report = {"model_type": config.model_type} | parts
     report |= {"weights": str(weights)} | _describe_tensors(state, tensors)
-    report |= _describe_fit(folder, config.model_type)
+    report |= _describe_fit(folder, config.model_type, parts)
     generation = resolve_generation(folder, read_json(folder / "config.json")).to_diff_dict()
     generation.pop("transformers_version", None)
     return report | {"generation": generation}
 
 
 def _describe_parts(config: Any) -> dict[str, Any]:
-    """Returns type and sizes of encoder and decoder, as far as the model type is either."""
+    """Returns type and sizes of encoder and decoder, or of the one half that there is."""
     from speech_ed_flax.decoders import DECODERS
     from speech_ed_flax.encoders import ENCODERS
+    from speech_ed_flax.model import family_of
 
+    families = {"encoder": ENCODERS, "decoder": DECODERS}
+    if config.model_type == "speech-encoder-decoder":
+        halves = {part: getattr(config, part) for part in families}
+    else:
+        halves = {part: config for part in families if config.model_type in families[part]}
     parts: dict[str, Any] = {}
-    for part, families in (("encoder", ENCODERS), ("decoder", DECODERS)):
-        hf = getattr(config, part, config)
-        if hf.model_type not in families:
-            if hf is not config:
-                parts[part] = {"model_type": hf.model_type, "problem": "not supported"}
-            continue
+    for part, hf in (halves or {"decoder": config}).items():
+        parts[part] = {"model_type": hf.model_type}
         try:
-            shape = families[hf.model_type].config.from_hf(hf)
+            shape = family_of(part, hf).config.from_hf(hf)
         except SpeechError as error:
-            parts[part] = {"model_type": hf.model_type, "problem": str(error)}
+            parts[part]["problem"] = str(error)
             continue
         sizes = {name: getattr(shape, name, None) for name in ("layers", "vocab", "positions")}
         sizes |= {"width": shape.layer.width, "heads": shape.layer.heads}
-        known = {name: size for name, size in sizes.items() if isinstance(size, int)}
-        parts[part] = {"model_type": hf.model_type} | known
+        parts[part] |= {name: size for name, size in sizes.items() if isinstance(size, int)}
     return parts
 
 
@@ -100,11 +102,13 @@ def _describe_tensors(state: Any, listed: bool) -> dict[str, Any]:
     return asdict(take_inventory(state)) | ({"listing": list_tensors(state)} if listed else {})
 
 
-def _describe_fit(folder: Path, model_type: str) -> dict[str, Any]:
-    """Tells whether the checkpoint loads as a model; nothing, if it is only one half of one."""
+def _describe_fit(folder: Path, model_type: str, parts: dict[str, Any]) -> dict[str, Any]:
+    """Tells whether the checkpoint loads as a model, or can be one half of one."""
     from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 
     if model_type not in ("speech-encoder-decoder", "whisper"):
+        if all("problem" in part for part in parts.values()):
+            return {}
         return {"note": "one half of a model: join it with from_encoder_decoder_pretrained"}
     try:
         FlaxSpeechEncoderDecoderModel.from_pretrained(folder, dtype=None)

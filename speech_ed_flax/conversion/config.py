@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig, SpeechEncoderDecoderConfig
+from transformers import CONFIG_MAPPING, AutoConfig, GenerationConfig, SpeechEncoderDecoderConfig
 
 from speech_ed_flax.conversion import speech_to_text_2
 from speech_ed_flax.conversion.json_object import read_json
 from speech_ed_flax.errors import CheckpointError, ConfigError
+from speech_ed_flax.model import family_of, unknown_type
 
 speech_to_text_2.register()
 
@@ -32,6 +33,7 @@ def read_config(folder: Path) -> Any:
         if raw.get("model_type") == "speech-encoder-decoder":
             _check_halves(raw)
             return SpeechEncoderDecoderConfig.from_dict(raw)
+        _check_known(raw.get("model_type"))
         return AutoConfig.for_model(**{"model_type": "", **raw})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -46,6 +48,13 @@ def _check_halves(raw: dict[str, Any]) -> None:
         half = raw.get(part)
         if not isinstance(half, dict) or not isinstance(half.get("model_type"), str):
             raise CheckpointError(f"{part}.model_type is missing: name the {part}'s model type")
+        _check_known(half["model_type"], part)
+
+
+def _check_known(kind: Any, part: str | None = None) -> None:
+    """Refuses a model type that transformers has not: it would answer with all that it has."""
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING:
+        raise CheckpointError(unknown_type(kind, part))
 
 
 def scrub(raw: Any) -> Any:
@@ -69,15 +78,15 @@ def make_config(part: str, fields: Mapping[str, Any]) -> Any:
         fields: of the config; ``model_type`` says of which kind it is.
 
     Raises:
-        ConfigError: naming the field that is missing, unknown, or of another type.
+        ConfigError: naming the field that is missing, unknown, not supported or of another type.
     """
     kind = fields.get("model_type")
     if not isinstance(kind, str):
         raise ConfigError(f"{part}.model_type is missing: name a model type, or a checkpoint.")
-    try:
-        known = AutoConfig.for_model(kind)
-    except ValueError:
-        raise ConfigError(f"{part}.model_type={kind!r} is not known.") from None
+    if kind not in CONFIG_MAPPING:
+        raise ConfigError(unknown_type(kind, part))
+    known = AutoConfig.for_model(kind)
+    family_of(part, known)
     _check_fields(part, known, fields)
     try:
         return AutoConfig.for_model(**scrub(fields))

@@ -55,8 +55,8 @@ def read_half(
     hf = read_config(folder)
     if hf.model_type == "speech-encoder-decoder":
         raise CheckpointError(f"{folder}: it holds a joint model already: use from_pretrained.")
-    change_config(part, hf, changes)
     family: Family = family_of(part, hf)
+    change_config(part, hf, changes)
     state, source = read_weights(folder)
     return Half(hf, rename(state, (*SPELLINGS, *family.aliases)), anew, source)
 
@@ -71,9 +71,7 @@ def random_half(part: str, fields: Mapping[str, Any]) -> Half:
     Raises:
         ConfigError: naming the field that is missing, unknown or not supported.
     """
-    hf = make_config(part, fields)
-    family_of(part, hf)
-    return Half(hf, {}, EVERYTHING)
+    return Half(make_config(part, fields), {}, EVERYTHING)
 
 
 def shorten(part: str, state: State, family: Family, config: Any) -> tuple[State, list[str]]:

@@ -7,11 +7,13 @@ from speech_ed_flax.decoders import (
     electra,
     ernie,
     gpt2,
+    prophetnet,
     rembert,
     roberta,
     roc_bert,
     roformer,
     trocr,
+    xmod,
 )
 from speech_ed_flax.family import Family
 
@@ -27,13 +29,16 @@ DECODERS: dict[str, Family] = {
     "data2vec-text": roberta.DATA2VEC_TEXT,
     "electra": electra.ELECTRA,
     "ernie": ernie.ERNIE,
+    "gpt-sw3": gpt2.GPT2_FAMILY,
     "gpt2": gpt2.GPT2_FAMILY,
+    "gpt_bigcode": gpt2.GPT_BIGCODE,
     "marian": bart.BART,
     "mbart": bart.BART,
     "megatron-bert": bert.MEGATRON_BERT,
     "mvp": bart.BART,
     "pegasus": bart.BART,
     "plbart": bart.BART,
+    "prophetnet": prophetnet.PROPHETNET,
     "rembert": rembert.REMBERT,
     "roberta": roberta.ROBERTA,
     "roberta-prelayernorm": roberta.ROBERTA_PRELAYERNORM,
@@ -45,4 +50,5 @@ DECODERS: dict[str, Family] = {
     "xglm": bart.XGLM,
     "xlm-roberta": roberta.ROBERTA,
     "xlm-roberta-xl": roberta.XLM_ROBERTA_XL,
+    "xmod": xmod.XMOD,
 }

@@ -11,7 +11,10 @@ from typing import Any
 
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers.bert_family import bert_family, bert_names
+from speech_ed_flax.layers.placement import split_rows
 from speech_ed_flax.layers.roberta import BIAS, OUTPUT, RobertaLike, RobertaLikeConfig
+from speech_ed_flax.layers.transformer import DecoderLayer, TransformerDecoder
+from speech_ed_flax.types import Array, Float
 
 
 class RobertaConfig(RobertaLikeConfig):
@@ -29,10 +32,30 @@ class RobertaConfig(RobertaLikeConfig):
         return cls(**fields | {"embedding_norm": not extra_large})
 
 
-def _family(model: str, norms: Mapping[str, str] | None = None) -> Family:
+class ExtraLargeLayer(DecoderLayer):
+    """A pre-norm layer without dropout behind its feed-forward network."""
+
+    def feed(self, x: Float[Array, "batch queries width"]) -> Float[Array, "batch queries width"]:
+        """Applies the feed-forward network, as the last thing that the layer does."""
+        return split_rows(x + self.feed_forward(self.feed_forward_norm(x)))
+
+
+class ExtraLarge(RobertaLike):
+    """XLM-RoBERTa-XL, which has layers of its own."""
+
+    def make_transformer(self) -> TransformerDecoder:
+        """Returns the stack that ``config`` describes."""
+        return TransformerDecoder(self.config.layer, self.config.layers, ExtraLargeLayer)
+
+
+def _family(
+    model: str,
+    norms: Mapping[str, str] | None = None,
+    module: type[RobertaLike] = RobertaLike,
+) -> Family:
     """Returns a family; ``norms`` are the rows of those that are not where RoBERTa's are."""
     names = bert_names(model) | OUTPUT | (norms or {})
-    return bert_family(model, RobertaConfig, names, module=RobertaLike, bias=BIAS)
+    return bert_family(model, RobertaConfig, names, module=module, bias=BIAS)
 
 
 _OURS = "transformer/layers_{}/"
@@ -49,6 +72,7 @@ XLM_ROBERTA_XL = _family(
         _OURS + "feed_forward_norm": _XL + "LayerNorm",
         "transformer/norm": "roberta.encoder.LayerNorm",
     },
+    ExtraLarge,
 )
 ROBERTA_PRELAYERNORM = _family(
     "roberta_prelayernorm",

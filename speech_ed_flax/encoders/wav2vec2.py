@@ -1,18 +1,18 @@
-"""wav2vec 2.0 (Baevski et al., 2020) and HuBERT (Hsu et al., 2021), in all their published forms.
+"""wav2vec 2.0 (Baevski et al., 2020), HuBERT (Hsu et al., 2021), UniSpeech and UniSpeech-SAT.
 
-Behaviour matched: transformers 5.23 ``Wav2Vec2Model`` and ``HubertModel``.
+UniSpeech (Wang et al., 2021) and UniSpeech-SAT (Chen et al., 2021) differ from wav2vec 2.0 in how
+they were trained. Behaviour matched: transformers 5.23 ``Wav2Vec2Model``, ``HubertModel``,
+``UniSpeechModel`` and ``UniSpeechSatModel``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
-from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
-from speech_ed_flax.layers.convolution import PositionalConvolution
-from speech_ed_flax.layers.feed_forward import ACTIVATIONS
+from speech_ed_flax.layers.positional import PositionalConfig, PositionalConvolution
 from speech_ed_flax.layers.transformer import TransformerEncoder
 from speech_ed_flax.layers.waveform_encoder import (
     FRESH,
@@ -28,38 +28,40 @@ from speech_ed_flax.types import State
 
 @dataclass(frozen=True, kw_only=True)
 class Wav2Vec2Config(WaveformEncoderConfig):
-    """Shape of a wav2vec 2.0 or HuBERT encoder.
+    """Shape of a wav2vec 2.0, HuBERT, UniSpeech or UniSpeech-SAT encoder.
 
     Attributes:
-        position_size: kernel of the positional convolution; ``position_groups`` its groups.
-        position_batch_norm: whether it has a batch norm and no weight norm.
+        positional: the convolution whose output is added to the frames.
     """
 
-    position_size: int
-    position_groups: int
-    position_batch_norm: bool = False
+    positional: PositionalConfig
 
     @classmethod
     def from_hf(cls, hf: Any) -> "Wav2Vec2Config":
-        """Reads a ``Wav2Vec2Config`` or ``HubertConfig`` of transformers.
+        """Reads the config of one of these families of transformers.
 
         Raises:
             ConfigError: naming the field that is not supported.
         """
-        groups = hf.num_conv_pos_embedding_groups
-        if groups < 1 or hf.hidden_size % groups:
-            raise ConfigError(
-                f"hidden_size={hf.hidden_size} is not divisible by "
-                f"num_conv_pos_embedding_groups={groups}."
-            )
         return cls(
             **cls.shared(hf),
             layer=layer_from_hf(hf, hf.do_stable_layer_norm),
             projection_norm=getattr(hf, "feat_proj_layer_norm", True),
-            position_size=hf.num_conv_pos_embeddings,
-            position_groups=groups,
-            position_batch_norm=getattr(hf, "conv_pos_batch_norm", False),
+            positional=PositionalConfig.from_hf(hf),
         )
+
+
+class UniSpeechSatConfig(Wav2Vec2Config):
+    """Shape of a UniSpeech-SAT encoder: it always holds the vector that SpecAugment writes."""
+
+    @classmethod
+    def from_hf(cls, hf: Any) -> "Wav2Vec2Config":
+        """Reads a ``UniSpeechSatConfig`` of transformers.
+
+        Raises:
+            ConfigError: naming the field that is not supported.
+        """
+        return replace(super().from_hf(hf), mask_embedding=True)
 
 
 class Wav2Vec2(WaveformEncoder):
@@ -71,15 +73,8 @@ class Wav2Vec2(WaveformEncoder):
     def transform(self, x, real):
         """Adds the positions to ``x`` and transforms the sum."""
         config = self.config
-        positions = PositionalConvolution(
-            config.layer.width,
-            config.position_size,
-            config.position_groups,
-            config.position_batch_norm,
-            name="positions",
-        )
-        silenced = None if config.padding == "exact" else real
-        x = x + ACTIVATIONS[config.front.activation](positions(x, silenced))
+        positions = PositionalConvolution(config.positional, name="positions")
+        x = x + positions(x, None if config.padding == "exact" else real)
         return TransformerEncoder(config.layer, config.layers, name="transformer")(x, real)
 
 
@@ -94,13 +89,15 @@ def regular(state: State, config: Wav2Vec2Config) -> State:
 
 def irregular(state: State, config: Wav2Vec2Config) -> State:
     """Gives batch norm its counter back: PyTorch's strict loading wants it."""
-    counter = {_BATCHES_SEEN: np.zeros((), np.int64)} if config.position_batch_norm else {}
+    counter = {_BATCHES_SEEN: np.zeros((), np.int64)} if config.positional.batch_norm else {}
     return state | counter
 
 
-def _family(prefix: str) -> Family:
+def _family(
+    prefix: str, config: type[Wav2Vec2Config] = Wav2Vec2Config, unused: tuple[str, ...] = ()
+) -> Family:
     return Family(
-        config=Wav2Vec2Config,
+        config=config,
         module=Wav2Vec2,
         names=NAMES
         | {
@@ -108,7 +105,7 @@ def _family(prefix: str) -> Family:
             "positions/norm": "encoder.pos_conv_embed.batch_norm",
         },
         aliases=((rf"^{prefix}\.", ""),),
-        unused=UNUSED,
+        unused=(*UNUSED, *unused),
         fresh=FRESH,
         regular=regular,
         irregular=irregular,
@@ -117,3 +114,9 @@ def _family(prefix: str) -> Family:
 
 WAV2VEC2 = _family("wav2vec2")
 HUBERT = _family("hubert")
+UNISPEECH = _family("unispeech", unused=(r"^ctc_proj\.",))
+UNISPEECH_SAT = _family(
+    "unispeech_sat",
+    UniSpeechSatConfig,
+    (r"^speaker_proj\.", r"^label_embeddings_concat$", r"^layer_norm_for_extract\."),
+)

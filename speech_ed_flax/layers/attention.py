@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from speech_ed_flax.layers.attend import attend, attention_weights, mix
 from speech_ed_flax.layers.dropout import Dropout
@@ -44,6 +45,8 @@ class Attention(nn.Module):
         dropout: rate on the attention weights.
         kernel: that computes it; see ``attend``.
         use_bias: whether any of the four projections has a bias (BigBird-Pegasus's do not).
+        kv_heads: heads of keys and values, each for ``heads / kv_heads`` heads of queries in a row
+            (Ainslie et al., 2023); ``None`` is one for each.
     """
 
     width: int
@@ -53,12 +56,14 @@ class Attention(nn.Module):
     dropout: float = 0.0
     kernel: str = "xla"
     use_bias: bool = True
+    kv_heads: int | None = None
 
     def setup(self):
         """Creates the four projections."""
+        narrow = (self.kv_heads or self.heads) * (self.width // self.heads)
         self.query = Dense(self.width, self.use_bias)
-        self.key = Dense(self.width, self.use_bias and self.key_bias)
-        self.value = Dense(self.width, self.use_bias)
+        self.key = Dense(narrow, self.use_bias and self.key_bias)
+        self.value = Dense(narrow, self.use_bias)
         self.out = Dense(self.width, self.use_bias)
         self.drop = Dropout(self.dropout)
 
@@ -66,11 +71,26 @@ class Attention(nn.Module):
         self, x: Float[Array, "batch time width"]
     ) -> Float[Array, "batch heads time head_dim"]:
         batch, time, _ = x.shape
-        return x.reshape(batch, time, self.heads, self.width // self.heads).swapaxes(1, 2)
+        return x.reshape(batch, time, -1, self.width // self.heads).swapaxes(1, 2)
 
-    def project(self, source: Float[Array, "batch source other"]) -> KeyValue:
-        """Projects ``source`` to keys and values."""
-        return KeyValue(self._split(self.key(source)), self._split(self.value(source)))
+    def _fold(self, x: Array, target: int) -> Array:
+        """Lays the heads that read one head of keys behind each other: more queries, fewer heads.
+
+        So keys are read once and none is copied, whatever computes the attention.
+        """
+        if self.kv_heads in (None, self.heads) or x.shape[1:3] == (1, 1):
+            return x
+        x = jnp.broadcast_to(x, (x.shape[0], self.heads, target, x.shape[3]))
+        return x.reshape(x.shape[0], self.kv_heads, -1, x.shape[3])
+
+    def project(
+        self,
+        source: Float[Array, "batch source other"],
+        values: Float[Array, "batch source other"] | None = None,
+    ) -> KeyValue:
+        """Projects ``source`` to keys and, unless other ``values`` are given, to values."""
+        values = source if values is None else values
+        return KeyValue(self._split(self.key(source)), self._split(self.value(values)))
 
     def __call__(
         self,
@@ -91,13 +111,16 @@ class Attention(nn.Module):
         query = self._split(self.query(x)) * scale
         if turn is not None:
             query = turn(query)
-        if callable(bias):
-            bias = bias(query)
+        added = bias(query) if callable(bias) else bias
+        whole = (*query.shape[:3], key_value.key.shape[2])
+        query = self._fold(query, x.shape[1])
+        mask, added = (None if p is None else self._fold(p, x.shape[1]) for p in (mask, added))
         wanted = self.is_mutable_collection("intermediates")
         if wanted or (self.dropout and self.has_rng("dropout")):
-            weights = attention_weights(query, key_value.key, mask, bias)
-            self.sow("intermediates", "weights", weights)
+            weights = attention_weights(query, key_value.key, mask, added)
+            self.sow("intermediates", "weights", weights.reshape(whole))
             mixed = mix(self.drop(weights), key_value.value)
         else:
-            mixed = attend(query, *key_value, mask, bias, self.kernel)
+            mixed = attend(query, *key_value, mask, added, self.kernel)
+        mixed = mixed.reshape(*whole[:3], -1)
         return self.out(mixed.swapaxes(1, 2).reshape(x.shape))

@@ -43,13 +43,17 @@ class SpecAugment:
 
     @classmethod
     def from_hf(cls, hf: Any) -> "SpecAugment":
-        """Reads the ``mask_*`` fields and ``apply_spec_augment`` of a transformers config."""
+        """Reads the ``mask_*`` fields and ``apply_spec_augment`` of a transformers config.
+
+        data2vec's has no switch and is always on; WavLM's does not say how many spans of channels
+        there are at least.
+        """
 
         def spans(axis: str) -> Spans | None:
-            share, size, fewest = (
-                getattr(hf, f"mask_{axis}_{field}") for field in ("prob", "length", "min_masks")
-            )
-            return Spans(share, size, fewest) if share > 0 and hf.apply_spec_augment else None
+            share, size = (getattr(hf, f"mask_{axis}_{field}") for field in ("prob", "length"))
+            fewest = getattr(hf, f"mask_{axis}_min_masks", 0)
+            on = share > 0 and getattr(hf, "apply_spec_augment", True)
+            return Spans(share, size, fewest) if on else None
 
         return cls(spans("time"), spans("feature"))
 

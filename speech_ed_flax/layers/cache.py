@@ -19,7 +19,7 @@ class Cache(NamedTuple):
     was written, and everyone reads their ancestors alone.
 
     Attributes:
-        layers: of shape ``[batch, heads, length * slots, head_dim]``.
+        layers: of shape ``[batch, kv heads, length * slots, head_dim]``.
         ancestry: slots; None if there is one hypothesis an utterance.
     """
 
@@ -66,7 +66,8 @@ def empty_cache(config: Any, rows: int, length: int, dtype: Any, slots: int = 1)
         slots: hypotheses of one utterance.
     """
     layer, batch = config.layer, rows // slots
-    shape = (batch, layer.heads, length * slots, layer.width // layer.heads)
+    heads = layer.kv_heads or layer.heads
+    shape = (batch, heads, length * slots, layer.width // layer.heads)
     layers = tuple(
         KeyValue(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
     )

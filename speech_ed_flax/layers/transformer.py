@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -50,9 +50,11 @@ class LayerConfig:
         attention_dropout: rate on the attention weights.
         activation_dropout: rate inside the feed-forward network.
         layer_drop: rate at which whole layers are skipped (LayerDrop; Fan et al., 2019).
+        first_stays: whether the first layer of an encoder is never skipped (WavLM).
         attention: kernel of the attention, "xla", "splash" or "cudnn"; see ``attend``.
         remat: what is kept for the backward pass, "none", "dots" or "full"; see ``POLICIES``.
         scan: whether layers are compiled once and looped over, where there is no cache.
+        kv_heads: heads of keys and values of the self-attention; ``None`` is ``heads``.
     """
 
     width: int
@@ -70,9 +72,11 @@ class LayerConfig:
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     layer_drop: float = 0.0
+    first_stays: bool = False
     attention: str = "xla"
     remat: str = "none"
     scan: bool = False
+    kv_heads: int | None = None
 
     def __post_init__(self):
         """Checks the sizes, the kernel and the policy.
@@ -93,6 +97,10 @@ class LayerConfig:
                 raise ConfigError(f"{name}={size!r} of a transformer layer must be positive.")
         if self.width % self.heads:
             raise ConfigError(f"width {self.width} is not divisible by {self.heads} heads.")
+        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
+            raise ConfigError(
+                f"{self.heads} heads are not divisible by {self.kv_heads} heads of keys and values."
+            )
 
     def scale(self, index: int) -> float:
         """Returns the factor of the attention scores of layer ``index``."""
@@ -115,14 +123,18 @@ class Bottleneck(nn.Module):
 
 
 class Layer(nn.Module):
-    """What encoder and decoder layers share: self-attention, feed-forward, norms, residuals."""
+    """What encoder and decoder layers share: self-attention, feed-forward, norms, residuals.
+
+    A family's own kind of layer may have an ``attention_kind`` of its own.
+    """
 
     config: LayerConfig
     index: int = 0
+    attention_kind: ClassVar[type[Attention]] = Attention
 
     def setup(self):
         """Creates the sublayers."""
-        self.self_attention = self._attention()
+        self.self_attention = self._self_attention()
         self.self_attention_norm = LayerNorm(self.config.epsilon)
         self.feed_forward = FeedForward(
             self.config.width,
@@ -133,8 +145,11 @@ class Layer(nn.Module):
         self.feed_forward_norm = LayerNorm(self.config.epsilon)
         self.drop = Dropout(self.config.dropout)
 
-    def _attention(self) -> Attention:
-        return Attention(
+    def _self_attention(self) -> nn.Module:
+        return self._attention(self.config.kv_heads)
+
+    def _attention(self, kv_heads: int | None = None) -> Attention:
+        return self.attention_kind(
             self.config.width,
             self.config.heads,
             key_bias=self.config.key_bias,
@@ -142,6 +157,7 @@ class Layer(nn.Module):
             dropout=self.config.attention_dropout,
             kernel=self.config.attention,
             use_bias=self.config.attention_bias,
+            kv_heads=kv_heads,
         )
 
     def _residual(self, x, norm, sublayer):
@@ -229,7 +245,11 @@ class DecoderLayer(Layer):
 
         x = self._residual(x, self.self_attention_norm, attend_self)
         x = self._residual(x, self.cross_attention_norm, attend_cross)
-        return self._residual(x, self.feed_forward_norm, self.feed_forward), cache
+        return self.feed(x), cache
+
+    def feed(self, x: Float[Array, "batch queries width"]) -> Float[Array, "batch queries width"]:
+        """Applies the feed-forward network, as the last thing that the layer does."""
+        return self._residual(x, self.feed_forward_norm, self.feed_forward)
 
 
 def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:
@@ -238,6 +258,26 @@ def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:
     if not (rate and stack.has_rng("dropout")):
         return after
     return jnp.where(jax.random.bernoulli(stack.make_rng("dropout"), rate), before, after)
+
+
+def encode_by_layers(stack: nn.Module, kind: type[nn.Module], x: Array, *shared: Any) -> Array:
+    """Returns ``x`` after the layers of a stack, ``layers_{}``, made and called as its config says.
+
+    Args:
+        stack: with ``config`` and ``depth``; called in its compact method.
+        kind: class of the layers, called as ``kind(config, index)(x, *shared)``.
+        x: what the first layer reads.
+        *shared: what every layer reads besides.
+    """
+    kind = rematerialised(kind, stack.config.remat)
+    layers = [kind(stack.config, i, name=f"layers_{i}") for i in range(stack.depth)]
+    if stack.config.scan and not stack.is_initializing():
+        return scan_layers(stack, layers, lambda apply, x, _: apply(x, *shared), x)
+    for index, layer in enumerate(layers):
+        after = layer(x, *shared)
+        stays = index == 0 and stack.config.first_stays
+        x = after if stays else perhaps_skip(stack, x, after)
+    return x
 
 
 class TransformerEncoder(nn.Module):
@@ -272,13 +312,7 @@ class TransformerEncoder(nn.Module):
         norm = self.norm_kind(self.config.epsilon, name="norm")
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
-        kind = rematerialised(self.kind, self.config.remat)
-        layers = [kind(self.config, i, name=f"layers_{i}") for i in range(self.depth)]
-        if self.config.scan and not self.is_initializing():
-            x = scan_layers(self, layers, lambda apply, x, _: apply(x, seen, *shared), x)
-        else:
-            for layer in layers:
-                x = perhaps_skip(self, x, layer(x, seen, *shared))
+        x = encode_by_layers(self, self.kind, x, seen, *shared)
         return norm(x) if self.config.pre_norm else x
 
 
@@ -308,6 +342,13 @@ class TransformerDecoder(nn.Module):
         """Projects encoder states for every layer."""
         return Context(tuple(layer.context(states) for layer in self.layers), mask)
 
+    def pairwise(
+        self, target: int, length: int, slots: int, position: Int[Array, ""] | int
+    ) -> tuple[Array, ...]:
+        """Returns what every layer reads of each query and key together; nothing, usually."""
+        del target, length, slots, position
+        return ()
+
     def __call__(
         self,
         x: Float[Array, "rows target width"],
@@ -336,6 +377,7 @@ class TransformerDecoder(nn.Module):
             cache = cache.extended(position, target)
             length, ancestry = cache.length, cache.ancestry
         seen = visible(target, length, position, ancestry, mask)
+        shared += self.pairwise(target, length, slots, position)
         context_mask = None if context.mask is None else context.mask[:, None, None, :]
         if self.config.scan and cache is None and not self.is_initializing():
             x = scan_layers(

@@ -40,12 +40,17 @@ def loss_sums(
     labels: Int[Array, "batch target"],
     settings: LossSettings,
     ctc: Float[Array, ""] | float = 0.0,
+    guide: Float[Array, ""] | float = 0.0,
 ) -> Sums:
-    """Returns the parts of the loss; ``ctc`` is ``ctc_sum``'s where the settings ask for it."""
+    """Returns the parts of the loss.
+
+    ``ctc`` and ``guide`` are ``ctc_sum``'s and ``guide_sum``'s where the settings ask for them.
+    """
     logits = logits.astype(jnp.float32)
     counted = labels != IGNORED
     entropy = jnp.sum(_smoothed(logits, labels, settings.label_smoothing), where=counted)
     loss = (1 - settings.ctc_weight) * entropy + settings.ctc_weight * ctc
+    loss += settings.guide * guide
     if settings.z_loss:
         partition = jax.nn.logsumexp(logits, axis=-1)
         loss += settings.z_loss * jnp.sum(jnp.square(partition), where=counted)

@@ -29,6 +29,8 @@ class LossSettings:
         token_noise: share of the tokens read by the decoder that are random ones while it trains.
             One that cannot trust the words before must listen: on little data it would else learn
             the texts by heart.
+        guide: weight of a penalty on cross-attention that is far from the diagonal, which is where
+            speech is read; not for translations. A new decoder soon listens to the right place.
 
     Raises:
         ConfigError: naming the setting that is out of range or missing.
@@ -40,10 +42,11 @@ class LossSettings:
     ctc_blank: int | None = None
     ctc_silent: tuple[int, ...] = ()
     token_noise: float = 0.0
+    guide: float = 0.0
 
     def __post_init__(self):
         check_range(self, ("label_smoothing", "ctc_weight", "token_noise"), 0, 1)
-        check_range(self, ("z_loss",), 0, math.inf)
+        check_range(self, ("z_loss", "guide"), 0, math.inf)
 
 
 @dataclass(frozen=True)

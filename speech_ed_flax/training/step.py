@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.labels import shift_tokens_right
 from speech_ed_flax.model import SpeechEncoderDecoder, match_dtype
+from speech_ed_flax.training.guide import guide_sum
 from speech_ed_flax.training.loss import CTC_HEAD, Sums, ctc_sum, loss_sums
 from speech_ed_flax.training.optimizer import optimizer, stop_frozen
 from speech_ed_flax.training.schedule import schedule
@@ -108,7 +109,7 @@ def update(
     norm = optax.tree.norm(totals) / count
     usable = jnp.isfinite(sums.loss) & jnp.isfinite(norm) & (sums.labels > 0)
 
-    def change(params: Params, moments: Any) -> tuple[Params, Any]:
+    def change(params: Any, moments: Any) -> tuple[Any, Any]:
         transform = optimizer(settings.optimizer)
         changes, moments = transform.update(totals, moments, params, count=count, norm=norm)
         return optax.apply_updates(params, changes), moments
@@ -215,19 +216,22 @@ def forward(
     if settings.dropout and settings.loss.token_noise:
         vocab = module.decoder.config.vocab
         tokens = misread(tokens, jax.random.fold_in(key, 1), settings.loss.token_noise, vocab)
-    outputs: Any = module.apply(
+    outputs, kept = module.apply(
         {"params": {name: tree for name, tree in params.items() if name != CTC_HEAD}},
         inputs,
         tokens,
         None if batch.mask is None else batch.mask.astype(bool),
         method=_read,
         rngs=_keys(settings, key),
+        mutable=["intermediates"] if settings.loss.guide else [],
     )
     logits, states, real = outputs
-    ctc = 0.0
+    ctc = guide = 0.0
     if settings.loss.ctc_weight:
         ctc = ctc_sum(params[CTC_HEAD], states, real, batch.labels, settings.loss)
-    return loss_sums(logits, batch.labels, settings.loss, ctc)
+    if settings.loss.guide:
+        guide = guide_sum(kept["intermediates"], real, batch.labels)
+    return loss_sums(logits, batch.labels, settings.loss, ctc, guide)
 
 
 def _read(model: SpeechEncoderDecoder, inputs: Any, tokens: Any, mask: Any) -> Any:

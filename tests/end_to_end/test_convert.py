@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import GPT2Config, HubertConfig
 
 from speech_ed_flax.audio.features import WaveformFeatures
@@ -268,6 +268,14 @@ def test_a_checkpoint_that_does_not_fit_is_described_and_ends_with_four(source, 
     assert found["fits"] is False
     assert "- decoder/transformer/layers_2" in found["problem"]
     assert found["tensors"] > 0
+
+
+def test_inspect_says_of_a_language_model_that_it_cannot_listen(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"model.norm.weight": np.ones(4, np.float32)}, tmp_path / "model.safetensors")
+    found = report(tmp_path, capsys)
+    assert "it has no cross-attention" in found["decoder"]["problem"]
+    assert "note" not in found
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "./nowhere", "text.txt"])

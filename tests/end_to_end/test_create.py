@@ -229,6 +229,7 @@ def test_pytorch_finds_and_uses_every_tensor_of_half_a_whisper_and_a_new_decoder
         ({}, {"d_model": 16}, "decoder.model_type is missing"),
         ({}, {"model_type": "brat"}, "decoder.model_type='brat' is not known"),
         ({}, {"model_type": "wav2vec2"}, "'wav2vec2' is not supported: use one of bart, bert"),
+        ({}, {"model_type": "llama", "n_layer": 2}, "it has no cross-attention, so it would"),
         (
             {},
             {"model_type": "bart", "num_hidden_layers": 1},

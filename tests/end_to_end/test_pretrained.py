@@ -294,6 +294,11 @@ def test_unknown_fields_and_wrong_checkpoints_are_refused_in_a_sentence(checkpoi
         join(encoder, encoder)
     with pytest.raises(CheckpointError, match="missing: it is not a folder"):
         front.from_pretrained(tmp_path / "missing")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(
+        ConfigError, match="it has no cross-attention, so it would silently be deaf"
+    ):
+        join(encoder, tmp_path)
 
 
 # ------------------------------------------------------------------ calls
@@ -498,9 +503,31 @@ def test_a_half_or_its_model_type_may_not_be_missing(folder, part):
     [("encoder", "hubert, wav2vec2, whisper"), ("decoder", "bart, bert, gpt2, mbart, whisper")],
 )
 def test_a_model_type_that_is_not_supported_is_answered_with_those_that_are(folder, part, known):
-    rewrite(folder, **{f"{part}__model_type": "wavlm" if part == "encoder" else "xglm"})
+    rewrite(folder, **{f"{part}__model_type": "bert" if part == "encoder" else "m2m_100"})
     message = refuse(folder)
+    assert "is not supported: use one of" in message
     assert all(name in message for name in known.split(", "))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma", "opt", "mistral", "gptj", "mamba"])
+def test_a_language_model_that_cannot_listen_is_refused_with_the_reason(folder, kind):
+    """PyTorch joins it, and writes the same whatever it hears."""
+    rewrite(folder, decoder__model_type=kind)
+    message = refuse(folder)
+    assert f"decoder.model_type='{kind}' is not supported: it has no cross-attention" in message
+    assert "deaf to the encoder" in message
+    assert "use one that listens: bart, bert" in message
+
+
+@pytest.mark.parametrize(("part", "kind", "meant"), [
+    ("encoder", "wav2vec", "wav2vec2"), ("decoder", "mbard", "mbart"), ("decoder", "zzz", None)
+])  # fmt: skip
+def test_a_model_type_that_nobody_knows_is_answered_with_what_it_may_mean(
+    folder, part, kind, meant
+):
+    rewrite(folder, **{f"{part}__model_type": kind})
+    hint = f" (did you mean '{meant}'?)" if meant else ""
+    assert f"{part}.model_type='{kind}' is not known{hint}: use one of " in refuse(folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "\x00\x01", '{"a": 1} trailing'])

@@ -111,7 +111,7 @@ def _joint(config: SpeechEncoderDecoderConfig) -> SpeechEncoderDecoderModel:
         return twin
     width = config.encoder.hidden_size
     if getattr(config.encoder, "add_adapter", False):
-        width = config.encoder.output_hidden_size
+        width = getattr(config.encoder, "output_hidden_size", width)
     projection = getattr(twin, "enc_to_dec_proj", None)
     if width != config.decoder.hidden_size and getattr(projection, "in_features", 0) != width:
         # Upstream sizes the projection by hidden_size, adapter or not, and leaves it out where

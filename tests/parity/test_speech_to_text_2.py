@@ -14,7 +14,7 @@ from contracts.models import assert_same_tree
 from flax.traverse_util import flatten_dict
 from transformers import AutoConfig, SpeechEncoderDecoderConfig, Wav2Vec2Config
 
-from speech_ed_flax import ConfigError, FlaxSpeechEncoderDecoderModel
+from speech_ed_flax import FlaxSpeechEncoderDecoderModel
 from speech_ed_flax.conversion.assemble import assemble
 from speech_ed_flax.conversion.halves import random_half, read_half
 from speech_ed_flax.conversion.load import join_halves, parts_of
@@ -159,10 +159,3 @@ def test_the_published_config_is_read_with_every_flag():
     assert (config.layer.up_width, config.layer.activation) == (2048, "relu")
     assert (config.embedding_scale, config.position_offset) == (16.0, 2)
     assert not any((config.layer.pre_norm, config.tied, config.learned, config.embedding_norm))
-
-
-def test_positions_that_depend_on_padding_need_its_token():
-    hf = Speech2Text2Config(pad_token_id=None)
-    joint = SpeechEncoderDecoderConfig(encoder=Wav2Vec2Config().to_dict(), decoder=hf.to_dict())
-    with pytest.raises(ConfigError, match="pad_token_id"):
-        build(joint)

@@ -1,10 +1,20 @@
 """PyTorch halves that upstream's joint model cannot call, given the interface that it calls."""
 
 import pytest
-from transformers import BigBirdForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
+from families import vary
+from transformers import (
+    BigBirdForCausalLM,
+    GPTBigCodeForCausalLM,
+    MegatronBertForCausalLM,
+    ProphetNetForCausalLM,
+    WhisperForCausalLM,
+)
 from transformers.models.big_bird.modeling_big_bird import BigBirdLayer
+from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+from transformers.models.prophetnet.modeling_prophetnet import ProphetNetNgramSelfAttention
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
+from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -46,6 +56,50 @@ class WritingWhisper(WhisperForCausalLM):
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
 
 
+class WritingMegatronBert(MegatronBertForCausalLM):
+    """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for number, layer in enumerate(self.bert.encoder.layer):
+            # The same attention, whose keys are counted apart from the queries.
+            layer.crossattention.self = RemBertSelfAttention(config, number)
+
+
+class BigCodeCrossAttention(GPTBigCodeAttention):
+    """GPT-BigCode's cross-attention, with the parameters that upstream makes and cannot call.
+
+    It splits the keys and values of all heads as if they were those of one head.
+    """
+
+    def forward(self, hidden_states, encoder_hidden_states=None, **unread):
+        query = self.q_attn(hidden_states).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heard = self.c_attn(encoder_hidden_states).unflatten(-1, (self.num_heads, -1))
+        key, value = heard.transpose(1, 2).chunk(2, dim=-1)
+        scores = query @ key.mT * self.scaling
+        if self.mask is not None:
+            scores = scores.masked_fill(~self.mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        return self.c_proj((weights @ value).transpose(1, 2).flatten(2)), weights
+
+
+class WritingGPTBigCode(GPTBigCodeForCausalLM):
+    """GPT-BigCode with cross-attention, which upstream refuses to make beside shared keys."""
+
+    def __init__(self, config):
+        super().__init__(vary(config, add_cross_attention=False))
+        for block in self.transformer.h:
+            of_all_heads = vary(config, multi_query=False)
+            block.crossattention = BigCodeCrossAttention(of_all_heads, is_cross_attention=True)
+            block.ln_cross_attn = torch.nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+
+    def forward(self, *arguments, encoder_attention_mask=None, **given):
+        mask = encoder_attention_mask
+        for block in self.transformer.h:
+            block.crossattention.mask = None if mask is None else mask[:, None, None].bool()
+        return super().forward(*arguments, **given)
+
+
 class CausalBigBirdLayer(BigBirdLayer):
     """BigBird's layer whose self-attention reads the text: upstream's reads the encoder twice."""
 
@@ -77,18 +131,56 @@ class WritingBigBird(BigBirdForCausalLM):
             layer.__class__ = CausalBigBirdLayer
 
 
-class WritingMegatronBert(MegatronBertForCausalLM):
-    """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
+class NgramAttention(ProphetNetNgramSelfAttention):
+    """ProphetNet's self-attention with the relative biases that it has where it generates.
+
+    Asked for several positions at once, upstream takes them from other heads, predicting states
+    and positions, later ones among them; so it is asked for one at a time.
+    """
+
+    def get_predict_relative_pos_embeddings(self, states, weights, positions, buckets):
+        one = super().get_predict_relative_pos_embeddings
+        if buckets is None:  # there is one
+            return one(states, weights, positions, buckets)
+        found = [
+            one(states[:, at, None], weights[..., at, None, :], positions, buckets[:, at, None])
+            for at in range(states.shape[1])
+        ]
+        return torch.cat(found, dim=3)
+
+
+class WritingProphetNet(ProphetNetForCausalLM):
+    """ProphetNet that knows boolean masks, and reports what its next token heard as weights."""
 
     def __init__(self, config):
         super().__init__(config)
-        for number, layer in enumerate(self.bert.encoder.layer):
-            # The same attention, whose keys are counted apart from the queries.
-            layer.crossattention.self = RemBertSelfAttention(config, number)
+        for layer in self.prophetnet.decoder.layers:
+            layer.self_attn.__class__ = NgramAttention
+
+    def forward(self, input_ids=None, encoder_attention_mask=None, **given):
+        mask = None if encoder_attention_mask is None else encoder_attention_mask.float()
+        found = super().forward(input_ids, encoder_attention_mask=mask, **given)
+        if found.cross_attentions is not None:  # scores of all states of each token
+            found.cross_attentions = tuple(
+                scores.softmax(-1).chunk(1 + self.config.ngram, dim=2)[1]
+                for scores in found.cross_attentions
+            )
+        return found
+
+
+class HearingSeamless(SeamlessM4Tv2SpeechEncoder):
+    """SeamlessM4T's speech encoder with the method that tells its real states."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        lengths = mask.sum(-1)
+        if self.adapter is not None:
+            lengths = self._compute_sub_sample_lengths_from_attention_mask(mask)
+        return (torch.arange(frames) < lengths[:, None]).long()
 
 
 HEARING = {
     "moonshine": HearingMoonshine,
+    "seamless_m4t_v2": HearingSeamless,
     "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
     "speecht5": HearingSpeechT5,
     "whisper": HearingWhisper,
@@ -97,7 +189,9 @@ HEARING = {
 
 WRITING = {
     "big_bird": WritingBigBird,
+    "gpt_bigcode": WritingGPTBigCode,
     "megatron-bert": WritingMegatronBert,
+    "prophetnet": WritingProphetNet,
     "whisper": WritingWhisper,
 }
 """Decoders by model type."""

@@ -1,5 +1,8 @@
 """Attention: what is seen, what is not, and where the cache is written."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,6 +69,27 @@ def test_scale_replaces_the_root_of_the_head_width(variables):
     x = draw(1, 3, WIDTH, seed=20)
     found = attend(variables, x, x, scale=0.3)
     np.testing.assert_allclose(found, by_hand(variables, x, x, scale=0.3), atol=1e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_heads_that_share_keys_read_what_they_would_of_copies(kv_heads):
+    """Masks and biases by query, by head and by key alone; weights too, for who captures them."""
+    heads, shape = 4, (2, 4, 3, 5)
+    copied, shared = Attention(WIDTH, heads), Attention(WIDTH, heads, kv_heads=kv_heads)
+    x, source = draw(2, 3, WIDTH, seed=20), draw(2, 5, WIDTH, seed=21)
+    key, value = (draw(2, kv_heads, 5, WIDTH // heads, seed=seed) for seed in range(2))
+    copies = (jnp.repeat(part, heads // kv_heads, axis=1) for part in (key, value))
+    copies, few = KeyValue(*copies), KeyValue(key, value)
+    variables = copied.init(jax.random.key(0), x, copies)
+    projected, _ = shared.init_with_output(jax.random.key(0), source, method="project")
+    assert projected.key.shape == projected.value.shape == key.shape
+    random = np.random.default_rng(3).random(shape) < 0.6
+    for mask, bias in [(random, None), (random[:, :1, :1], draw(*shape)), (random[:, :1], None)]:
+        given = (jnp.asarray(mask), bias)
+        for options in ({}, {"mutable": ["intermediates"]}):
+            expected = copied.apply(variables, x, copies, *given, **options)
+            found = shared.apply(variables, x, few, *given, **options)
+            jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), found, expected)
 
 
 def test_a_query_that_sees_nothing_reads_zero(variables):

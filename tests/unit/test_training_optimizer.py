@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from speech_ed_flax.errors import ConfigError
-from speech_ed_flax.training.optimizer import optimizer, stop_frozen
+from speech_ed_flax.training.optimizer import group, optimizer, stop_frozen
 from speech_ed_flax.training.schedule import schedule
 from speech_ed_flax.training.settings import OPTIMIZERS, OptimizerSettings
 
@@ -71,6 +71,11 @@ def test_statistics_of_batch_norm_are_never_trained_nor_decayed():
     changes, _ = train(everything, steps=3)
     assert (changes["encoder/positions/norm/mean"] == 0).all()
     assert (changes["encoder/positions/norm/scale"] != 0).all()
+
+
+def test_sinusoids_of_a_decoder_are_not_trained_and_learned_positions_are():
+    assert group("decoder/positions/sinusoids", PLAIN) == "frozen"
+    assert group("decoder/positions/embedding", PLAIN) == "trained"
 
 
 def test_frozen_parameters_stay_and_have_no_state():
