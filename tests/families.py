@@ -13,6 +13,7 @@ from transformers import (
     BartConfig,
     BertConfig,
     BertGenerationConfig,
+    BigBirdConfig,
     BigBirdPegasusConfig,
     BlenderbotConfig,
     BlenderbotSmallConfig,
@@ -31,16 +32,25 @@ from transformers import (
     MvpConfig,
     PegasusConfig,
     PLBartConfig,
+    ProphetNetConfig,
     RemBertConfig,
     RobertaConfig,
     RobertaPreLayerNormConfig,
+    RoCBertConfig,
+    RoFormerConfig,
+    SeamlessM4Tv2Config,
+    SEWConfig,
+    SEWDConfig,
     Speech2TextConfig,
     SpeechEncoderDecoderConfig,
     SpeechT5Config,
     TrOCRConfig,
     UniSpeechConfig,
     UniSpeechSatConfig,
+    Wav2Vec2BertConfig,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    WavLMConfig,
     WhisperConfig,
     XGLMConfig,
     XLMRobertaConfig,
@@ -150,6 +160,37 @@ ROBERTA: dict[str, Any] = {
 }
 """Sizes of every decoder of RoBERTa's kind."""
 
+
+WAV2VEC2_BERT: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+    "feature_projection_input_dim": 10,
+    "left_max_position_embeddings": 5,
+    "right_max_position_embeddings": 3,
+    "conv_depthwise_kernel_size": 5,
+    "vocab_size": VOCAB,
+}
+
+SEAMLESS: dict[str, Any] = {
+    "hidden_size": 24,
+    "feature_projection_input_dim": 10,
+    "speech_encoder_layers": 2,
+    "speech_encoder_attention_heads": 4,
+    "speech_encoder_intermediate_size": 32,
+    "left_max_position_embeddings": 5,
+    "right_max_position_embeddings": 3,
+    "conv_depthwise_kernel_size": 5,
+    "speech_encoder_chunk_size": 16,
+    "speech_encoder_left_chunk_num": 1,
+    "vocab_size": VOCAB,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 8,
+    "max_position_embeddings": POSITIONS,
+}
+
 # fmt: off
 ENCODERS = {
     "wav2vec2": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="group", do_stable_layer_norm=False),
@@ -159,9 +200,16 @@ ENCODERS = {
     "moonshine": MoonshineConfig(**MOONSHINE),
     "speech_to_text": Speech2TextConfig(**SPEECH_TO_TEXT),
     "speecht5": SpeechT5Config(**SPEECHT5),
+    "wav2vec2-conformer": Wav2Vec2ConformerConfig(**WAVEFORM, vocab_size=VOCAB, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, hidden_act="swish", add_adapter=True, num_adapter_layers=1),  # noqa: E501
+    "wav2vec2-conformer-rotary": Wav2Vec2ConformerConfig(**WAVEFORM, vocab_size=VOCAB, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, position_embeddings_type="rotary"),  # noqa: E501
+    "wav2vec2-bert": Wav2Vec2BertConfig(**WAV2VEC2_BERT, add_adapter=True, use_intermediate_ffn_before_adapter=True, output_hidden_size=20),  # noqa: E501
+    "seamless_m4t_v2": SeamlessM4Tv2Config(**SEAMLESS),
     "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
+    "sew": SEWConfig(**WAVEFORM, feat_extract_norm="layer", squeeze_factor=3),
+    "sew-d": SEWDConfig(**WAVEFORM, squeeze_factor=2, position_buckets=8, max_position_embeddings=12),  # noqa: E501
     "unispeech": UniSpeechConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),  # noqa: E501
     "unispeech-sat": UniSpeechSatConfig(**WAVEFORM, mask_time_prob=0.0),
+    "wavlm": WavLMConfig(**WAVEFORM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, num_buckets=12, max_bucket_distance=20),  # noqa: E501
 }
 
 DECODERS = {
@@ -169,9 +217,18 @@ DECODERS = {
     "gpt2": GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
     "gpt-sw3": GPT2Config(model_type="gpt-sw3", vocab_size=VOCAB, n_embd=16, n_layer=1, n_head=2, n_inner=40, n_positions=POSITIONS, activation_function="gelu", bos_token_id=2, eos_token_id=3, pad_token_id=0, decoder_start_token_id=2),  # noqa: E501
     "gpt_bigcode": GPTBigCodeConfig(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=4, n_positions=POSITIONS, bos_token_id=3, eos_token_id=3, pad_token_id=3, decoder_start_token_id=3),  # noqa: E501
+    "prophetnet": ProphetNetConfig(vocab_size=VOCAB, hidden_size=24, num_encoder_layers=2, num_decoder_layers=2, num_encoder_attention_heads=4, num_decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=POSITIONS + 2, num_buckets=4, relative_max_distance=6, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1),  # noqa: E501
     "bart": BartConfig(**BART, max_position_embeddings=POSITIONS, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=0),  # noqa: E501
     "mbart": MBartConfig(**BART, max_position_embeddings=POSITIONS, activation_function="relu", scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, forced_eos_token_id=None, decoder_start_token_id=2),  # noqa: E501
     "whisper": WhisperConfig(**WHISPER),
+    "bert-generation": BertGenerationConfig(**BERT | {"num_hidden_layers": 1}),
+    "big_bird": BigBirdConfig(**BERT, sep_token_id=2, rescale_embeddings=True),
+    "electra": ElectraConfig(**BERT | {"num_hidden_layers": 1}, embedding_size=20),
+    "ernie": ErnieConfig(**BERT | {"num_hidden_layers": 1}, use_task_id=True),
+    "megatron-bert": MegatronBertConfig(**BERT),
+    "rembert": RemBertConfig(**BERT | {"num_hidden_layers": 1}, input_embedding_size=20, output_embedding_size=28),  # noqa: E501
+    "roc_bert": RoCBertConfig(**BERT | {"num_hidden_layers": 1}, pronunciation_vocab_size=10, pronunciation_embed_dim=6, shape_vocab_size=12, shape_embed_dim=10),  # noqa: E501
+    "roformer": RoFormerConfig(**BERT, embedding_size=20, rotary_value=True),
     "trocr": TrOCRConfig(**BART, max_position_embeddings=POSITIONS, use_learned_position_embeddings=False, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
     "roberta": RobertaConfig(**ROBERTA),
     "xlm-roberta": XLMRobertaConfig(**ROBERTA | {"num_hidden_layers": 1}),
@@ -188,11 +245,6 @@ DECODERS = {
     "marian": MarianConfig(**BART, max_position_embeddings=POSITIONS, activation_function="swish", scale_embedding=True, bos_token_id=0, pad_token_id=VOCAB - 1, eos_token_id=0, forced_eos_token_id=None, decoder_start_token_id=VOCAB - 1),  # noqa: E501
     "bigbird_pegasus": BigBirdPegasusConfig(**BART, max_position_embeddings=POSITIONS, activation_function="gelu_new", scale_embedding=True, use_bias=False, pad_token_id=0, bos_token_id=2, eos_token_id=1, decoder_start_token_id=2),  # noqa: E501
     "xglm": XGLMConfig(vocab_size=VOCAB, d_model=24, num_layers=2, attention_heads=4, ffn_dim=32, max_position_embeddings=POSITIONS, scale_embedding=True, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2),  # noqa: E501
-    "bert-generation": BertGenerationConfig(**BERT),
-    "electra": ElectraConfig(**BERT, embedding_size=20),
-    "ernie": ErnieConfig(**BERT, use_task_id=True),
-    "megatron-bert": MegatronBertConfig(**BERT),
-    "rembert": RemBertConfig(**BERT, input_embedding_size=20, output_embedding_size=28),
 }
 # fmt: on
 
@@ -201,6 +253,8 @@ SAMPLES = {"moonshine": 9_000}
 
 FRAMES: dict[str, Callable[[Any], int]] = {
     "speech_to_text": lambda hf: hf.input_feat_per_channel * hf.input_channels,
+    "wav2vec2-bert": lambda hf: hf.feature_projection_input_dim,
+    "seamless_m4t_v2": lambda hf: hf.feature_projection_input_dim,
 }
 """Model types of the encoders that hear features ``[batch, frames, mels]``, and how many mels."""
 

@@ -1,12 +1,27 @@
 """Text decoders, by the ``model_type`` of their configuration."""
 
-from speech_ed_flax.decoders import bart, bert, electra, ernie, gpt2, rembert, roberta, trocr, xmod
+from speech_ed_flax.decoders import (
+    bart,
+    bert,
+    big_bird,
+    electra,
+    ernie,
+    gpt2,
+    prophetnet,
+    rembert,
+    roberta,
+    roc_bert,
+    roformer,
+    trocr,
+    xmod,
+)
 from speech_ed_flax.family import Family
 
 DECODERS: dict[str, Family] = {
     "bart": bart.BART,
     "bert": bert.BERT,
     "bert-generation": bert.BERT_GENERATION,
+    "big_bird": big_bird.BIG_BIRD,
     "bigbird_pegasus": bart.BIGBIRD_PEGASUS,
     "blenderbot": bart.BART,
     "blenderbot-small": bart.BART,
@@ -23,9 +38,12 @@ DECODERS: dict[str, Family] = {
     "mvp": bart.BART,
     "pegasus": bart.BART,
     "plbart": bart.BART,
+    "prophetnet": prophetnet.PROPHETNET,
     "rembert": rembert.REMBERT,
     "roberta": roberta.ROBERTA,
     "roberta-prelayernorm": roberta.ROBERTA_PRELAYERNORM,
+    "roc_bert": roc_bert.ROC_BERT,
+    "roformer": roformer.ROFORMER,
     "speech_to_text_2": trocr.SPEECH_TO_TEXT_2,
     "trocr": trocr.TROCR,
     "whisper": bart.WHISPER,

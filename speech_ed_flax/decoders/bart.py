@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers.decoder import Decoder
+from speech_ed_flax.layers.decoder_names import bart_names
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import check_activation
 from speech_ed_flax.layers.linear import Embed, Head
@@ -213,46 +214,24 @@ class Bart(Decoder):
         return self.head(x, self.tokens.embedding)
 
 
-def _names(output: str, root: str = "model.decoder.", last_norm: str = "layer_norm"):
-    layer = root + "layers.{}."
-    names = {
-        "tokens": root + "embed_tokens",
-        "positions": root + "embed_positions",
-        "positions/sinusoids": root + "embed_positions.weight",
-        "embedding_norm": root + "layernorm_embedding",
-        "transformer/norm": root + last_norm,
-        "transformer/layers_{}/self_attention_norm": layer + "self_attn_layer_norm",
-        "transformer/layers_{}/cross_attention_norm": layer + "encoder_attn_layer_norm",
-        "transformer/layers_{}/feed_forward/up": layer + "fc1",
-        "transformer/layers_{}/feed_forward/down": layer + "fc2",
-        "transformer/layers_{}/feed_forward_norm": layer + "final_layer_norm",
-        "head": output,
-    }
-    for ours, theirs in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
-        for part in ("query", "key", "value", "out"):
-            leaf = "out_proj" if part == "out" else f"{part[0]}_proj"
-            names[f"transformer/layers_{{}}/{ours}/{part}"] = f"{layer}{theirs}.{leaf}"
-    return names
-
-
-_TIED = ("lm_head.weight", "model.decoder.embed_tokens.weight")
+_TABLE = "model.decoder.embed_positions.weight"
 
 
 def with_sinusoids(state: State, config: BartConfig) -> State:
-    """Adds the table of positions, which Marian's own checkpoints leave out."""
+    """Adds the table of positions where it is stored, as Marian's own checkpoints leave it out."""
     if config.places != "stored":
         return state
-    table = transformer_sinusoids(config.rows, config.width)
-    return {"model.decoder.embed_positions.weight": table} | state
+    return {_TABLE: transformer_sinusoids(config.rows, config.width)} | state
 
 
 def with_output(state: State, config: BartConfig) -> State:
-    """Writes the output layer even if it is tied: upstream's BigBird-Pegasus never ties it."""
-    output, embedding = _TIED
-    return state | {output: state[embedding]} if config.tied else state
+    """Adds the output layer where it is tied, as upstream's BigBird-Pegasus never ties it."""
+    if not config.tied:
+        return state
+    return state | {"lm_head.weight": state["model.decoder.embed_tokens.weight"]}
 
 
-def _family(names: Mapping[str, str], alias: tuple[str, str], **fields: Any) -> Family:
+def _family(names: Mapping[str, str], alias: tuple[str, str], **conversion: Any) -> Family:
     return Family(
         config=BartConfig,
         module=Bart,
@@ -268,15 +247,17 @@ def _family(names: Mapping[str, str], alias: tuple[str, str], **fields: Any) -> 
         ),
         fresh=(r"/cross_attention(_norm)?/", r"^head/"),
         tied=(f"{names['head']}.weight", f"{names['tokens']}.weight"),
-        **fields,
+        **conversion,
     )
 
 
-_DECODER = (r"^decoder\.", "model.decoder.")
+_INSIDE = (r"^decoder\.", "model.decoder.")
 
-BART = _family(_names("lm_head"), _DECODER, regular=with_sinusoids)
-BIGBIRD_PEGASUS = _family(
-    _names("lm_head", last_norm="layernorm_embedding"), _DECODER, irregular=with_output
+BART = _family(
+    bart_names("lm_head") | {"positions/sinusoids": _TABLE}, _INSIDE, regular=with_sinusoids
 )
-WHISPER = _family(_names("proj_out"), _DECODER)
-XGLM = _family(_names("lm_head", root="model."), (r"^(?!model\.|lm_head\.)", "model."))
+BIGBIRD_PEGASUS = _family(
+    bart_names("lm_head", last_norm="layernorm_embedding"), _INSIDE, irregular=with_output
+)
+WHISPER = _family(bart_names("proj_out"), _INSIDE)
+XGLM = _family(bart_names("lm_head", root="model."), (r"^(?!model\.|lm_head\.)", "model."))

@@ -31,12 +31,10 @@ class MoonshineLayerConfig(LayerConfig):
     """Shape of one layer.
 
     Attributes:
-        attention_bias: whether queries, keys and values have biases.
         rates: radians a frame by which pairs of numbers of queries and keys are turned; what is
             left of each head is not.
     """
 
-    attention_bias: bool = False
     rates: tuple[float, ...] = ()
 
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from speech_ed_flax.audio.features import SpeechT5Features
 from speech_ed_flax.family import Family
 from speech_ed_flax.layers import waveform_encoder
-from speech_ed_flax.layers.convolution import PositionalConvolution
-from speech_ed_flax.layers.feed_forward import ACTIVATIONS, check_activation
+from speech_ed_flax.layers.feed_forward import check_activation
 from speech_ed_flax.layers.frame_positions import check_padding, frame_positions
 from speech_ed_flax.layers.linear import Embed
+from speech_ed_flax.layers.positional import PositionalConfig, PositionalConvolution
 from speech_ed_flax.layers.transformer import EncoderLayer, LayerConfig, TransformerEncoder
 from speech_ed_flax.layers.waveform_encoder import WaveformEncoder, WaveformEncoderConfig
 from speech_ed_flax.types import Array, Bool, Float
@@ -26,12 +26,11 @@ class SpeechT5Config(WaveformEncoderConfig):
     """Shape of a SpeechT5 encoder.
 
     Attributes:
-        position_size: kernel of the positional convolution; ``position_groups`` its groups.
+        positional: the convolution whose output is added to the frames.
         furthest: frames from which on distances between frames are not told apart.
     """
 
-    position_size: int
-    position_groups: int
+    positional: PositionalConfig
     furthest: int
 
     @property
@@ -62,8 +61,7 @@ class SpeechT5Config(WaveformEncoderConfig):
         return cls(
             **cls.shared(hf),
             layer=layer,
-            position_size=hf.num_conv_pos_embeddings,
-            position_groups=hf.num_conv_pos_embedding_groups,
+            positional=PositionalConfig.from_hf(hf),
             furthest=hf.encoder_max_relative_position,
         )
 
@@ -116,10 +114,7 @@ class SpeechT5(WaveformEncoder):
     def transform(self, x, real):
         """Adds the positions to ``x`` and transforms the sum."""
         config = self.config
-        convolved = PositionalConvolution(
-            config.layer.width, config.position_size, config.position_groups, name="positions"
-        )(x)
-        x = x + ACTIVATIONS[config.front.activation](convolved)
+        x = x + PositionalConvolution(config.positional, name="positions")(x)
         x = x + frame_positions(x, real)
         count = 2 * config.furthest
         distances = Embed(count, config.layer.width // config.layer.heads, name="distances")

@@ -34,17 +34,19 @@ def cross_attentions(
         mutable=["intermediates"],
     )
     layers: Any = heard["intermediates"]["decoder"]["transformer"]
-    batch = context.layers[0].key.shape[0]
     return tuple(
-        _unfold(layers[f"layers_{index}"]["cross_attention"]["weights"][0], len(tokens) // batch)
+        _unfold(layers[f"layers_{index}"]["cross_attention"]["weights"][0], tokens)
         for index in range(len(context.layers))
     )
 
 
 def _unfold(
-    weights: Float[Array, "batch heads queries source"], copies: int
+    weights: Float[Array, "batch heads queries source"], tokens: Int[Array, "sequences target"]
 ) -> Float[Array, "sequences heads target source"]:
-    """Returns a row for each sequence: those of one utterance are folded into its queries."""
-    batch, heads, queries, source = weights.shape
-    parts = weights.reshape(batch, heads, queries // copies, copies, source)
-    return jnp.moveaxis(parts, 3, 1).reshape(batch * copies, heads, queries // copies, source)
+    """Returns a row for each sequence: those of one utterance are folded into its queries.
+
+    Where a decoder has several states a token, as ProphetNet does, the last one predicts.
+    """
+    (batch, heads, _, source), (sequences, target) = weights.shape, tokens.shape
+    parts = weights.reshape(batch, heads, -1, target, sequences // batch, source)[:, :, -1]
+    return jnp.moveaxis(parts, 3, 1).reshape(sequences, heads, target, source)

@@ -73,19 +73,24 @@ class Attention(nn.Module):
         batch, time, _ = x.shape
         return x.reshape(batch, time, -1, self.width // self.heads).swapaxes(1, 2)
 
-    def _fold(self, x: Array | None, target: int) -> Array | None:
+    def _fold(self, x: Array, target: int) -> Array:
         """Lays the heads that read one head of keys behind each other: more queries, fewer heads.
 
         So keys are read once and none is copied, whatever computes the attention.
         """
-        if x is None or self.kv_heads in (None, self.heads) or x.shape[1:3] == (1, 1):
+        if self.kv_heads in (None, self.heads) or x.shape[1:3] == (1, 1):
             return x
         x = jnp.broadcast_to(x, (x.shape[0], self.heads, target, x.shape[3]))
         return x.reshape(x.shape[0], self.kv_heads, -1, x.shape[3])
 
-    def project(self, source: Float[Array, "batch source other"]) -> KeyValue:
-        """Projects ``source`` to keys and values."""
-        return KeyValue(self._split(self.key(source)), self._split(self.value(source)))
+    def project(
+        self,
+        source: Float[Array, "batch source other"],
+        values: Float[Array, "batch source other"] | None = None,
+    ) -> KeyValue:
+        """Projects ``source`` to keys and, unless other ``values`` are given, to values."""
+        values = source if values is None else values
+        return KeyValue(self._split(self.key(source)), self._split(self.value(values)))
 
     def __call__(
         self,
@@ -93,26 +98,29 @@ class Attention(nn.Module):
         key_value: KeyValue,
         mask: Bool[Array, "#batch #heads #target source"] | None = None,
         bias: Float[Array, "#batch #heads #target source"] | Callable[[Array], Array] | None = None,
+        turn: Callable[[Array], Array] | None = None,
     ) -> Float[Array, "batch target width"]:
         """Reads ``key_value`` for each position of ``x``.
 
         What is added to the scores may depend on the queries: ``bias`` is then called with them,
-        ``[batch, heads, target, head_dim]`` and scaled. A query that sees no key reads zero (not
-        the mean of what it must not see). The weights are kept only for who captures them
-        (``mutable=["intermediates"]``).
+        ``[batch, heads, target, head_dim]`` and scaled. Before that, ``turn`` may turn them by
+        their positions. A query that sees no key reads zero (not the mean of what it must not see).
+        The weights are kept only for who captures them (``mutable=["intermediates"]``).
         """
         scale = self.scale if self.scale is not None else (self.width // self.heads) ** -0.5
         query = self._split(self.query(x)) * scale
-        if callable(bias):
-            bias = bias(query)
+        if turn is not None:
+            query = turn(query)
+        added = bias(query) if callable(bias) else bias
         whole = (*query.shape[:3], key_value.key.shape[2])
-        query, mask, bias = (self._fold(part, x.shape[1]) for part in (query, mask, bias))
+        query = self._fold(query, x.shape[1])
+        mask, added = (None if p is None else self._fold(p, x.shape[1]) for p in (mask, added))
         wanted = self.is_mutable_collection("intermediates")
         if wanted or (self.dropout and self.has_rng("dropout")):
-            weights = attention_weights(query, key_value.key, mask, bias)
+            weights = attention_weights(query, key_value.key, mask, added)
             self.sow("intermediates", "weights", weights.reshape(whole))
             mixed = mix(self.drop(weights), key_value.value)
         else:
-            mixed = attend(query, *key_value, mask, bias, self.kernel)
+            mixed = attend(query, *key_value, mask, added, self.kernel)
         mixed = mixed.reshape(*whole[:3], -1)
         return self.out(mixed.swapaxes(1, 2).reshape(x.shape))

@@ -1,14 +1,22 @@
 """How the checkpoints of BART and of the many models built after it name a decoder."""
 
 
-def bart_names(output: str) -> dict[str, str]:
-    """Returns the rows of a family's table; ``output`` is the name of the output layer."""
-    layer = "model.decoder.layers.{}."
+def bart_names(
+    output: str, root: str = "model.decoder.", last_norm: str = "layer_norm"
+) -> dict[str, str]:
+    """Returns the rows of a family's table.
+
+    Args:
+        output: name of the output layer.
+        root: what the names of everything else begin with.
+        last_norm: name, behind ``root``, of the norm after the layers.
+    """
+    layer = root + "layers.{}."
     names = {
-        "tokens": "model.decoder.embed_tokens",
-        "positions": "model.decoder.embed_positions",
-        "embedding_norm": "model.decoder.layernorm_embedding",
-        "transformer/norm": "model.decoder.layer_norm",
+        "tokens": root + "embed_tokens",
+        "positions": root + "embed_positions",
+        "embedding_norm": root + "layernorm_embedding",
+        "transformer/norm": root + last_norm,
         "transformer/layers_{}/self_attention_norm": layer + "self_attn_layer_norm",
         "transformer/layers_{}/cross_attention_norm": layer + "encoder_attn_layer_norm",
         "transformer/layers_{}/feed_forward/up": layer + "fc1",

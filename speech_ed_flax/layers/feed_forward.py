@@ -59,15 +59,17 @@ class FeedForward(nn.Module):
         up_width: between the layers.
         activation: a key of ``ACTIVATIONS``.
         dropout: rate after the activation.
+        use_bias: whether the layers have biases.
     """
 
     width: int
     up_width: int
     activation: str
     dropout: float = 0.0
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "... width"]) -> Float[Array, "... width"]:
         """Transforms each position of ``x``."""
-        x = ACTIVATIONS[self.activation](Dense(self.up_width, name="up")(x))
-        return Dense(self.width, name="down")(Dropout(self.dropout)(x))
+        x = ACTIVATIONS[self.activation](Dense(self.up_width, self.use_bias, name="up")(x))
+        return Dense(self.width, self.use_bias, name="down")(Dropout(self.dropout)(x))

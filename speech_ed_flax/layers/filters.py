@@ -33,8 +33,8 @@ def mel_sinusoids(key: Any, shape: tuple[int, int, int], dtype: Any = jnp.float3
     del key
     size, _, width = shape
     count = -(-width // PHASES)
-    mels = np.linspace(*(2595 * np.log10(1 + hertz / 700) for hertz in (LOWEST, HIGHEST)), count)
-    hertz = 700 * (10 ** (mels / 2595) - 1)
+    lowest, highest = (2595 * np.log10(1 + hertz / 700) for hertz in (LOWEST, HIGHEST))
+    hertz = 700 * (10 ** (np.linspace(lowest, highest, count) / 2595) - 1)
     times = np.arange(size)[:, None] - (size - 1) / 2
     turns = times * hertz / RATE
     kernels = [np.cos(2 * np.pi * (turns + phase / PHASES)) for phase in range(PHASES)]

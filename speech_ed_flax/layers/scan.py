@@ -42,6 +42,8 @@ def scan_layers(
     skipped = None
     if dropping and rate:
         skipped = jax.random.bernoulli(stack.make_rng("dropout"), rate, (count,))
+        if stack.config.first_stays:
+            skipped = skipped.at[0].set(False)
 
     def body(x: Array, one: Any) -> tuple[Array, None]:
         params, key, skip, own = one

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -50,6 +50,7 @@ class LayerConfig:
         attention_dropout: rate on the attention weights.
         activation_dropout: rate inside the feed-forward network.
         layer_drop: rate at which whole layers are skipped (LayerDrop; Fan et al., 2019).
+        first_stays: whether the first layer of an encoder is never skipped (WavLM).
         attention: kernel of the attention, "xla", "splash" or "cudnn"; see ``attend``.
         remat: what is kept for the backward pass, "none", "dots" or "full"; see ``POLICIES``.
         scan: whether layers are compiled once and looped over, where there is no cache.
@@ -71,6 +72,7 @@ class LayerConfig:
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     layer_drop: float = 0.0
+    first_stays: bool = False
     attention: str = "xla"
     remat: str = "none"
     scan: bool = False
@@ -121,10 +123,14 @@ class Bottleneck(nn.Module):
 
 
 class Layer(nn.Module):
-    """What encoder and decoder layers share: self-attention, feed-forward, norms, residuals."""
+    """What encoder and decoder layers share: self-attention, feed-forward, norms, residuals.
+
+    A family's own kind of layer may have an ``attention_kind`` of its own.
+    """
 
     config: LayerConfig
     index: int = 0
+    attention_kind: ClassVar[type[Attention]] = Attention
 
     def setup(self):
         """Creates the sublayers."""
@@ -143,7 +149,7 @@ class Layer(nn.Module):
         return self._attention(self.config.kv_heads)
 
     def _attention(self, kv_heads: int | None = None) -> Attention:
-        return Attention(
+        return self.attention_kind(
             self.config.width,
             self.config.heads,
             key_bias=self.config.key_bias,
@@ -200,6 +206,19 @@ class DecoderLayer(Layer):
         """Projects encoder states to the keys and values of the cross-attention."""
         return self.cross_attention.project(states)
 
+    def attend(
+        self,
+        x: Float[Array, "batch queries width"],
+        cache: KeyValue | None,
+        index: Int[Array, ""] | int,
+        mask: Bool[Array, "#batch #heads queries keys"],
+    ) -> tuple[Float[Array, "batch queries width"], KeyValue | None]:
+        """Reads the text; a family's own kind of layer may read what its stack is given besides."""
+        key_value = self.self_attention.project(x)
+        if cache is not None:
+            key_value = cache = cache.write(key_value, index)
+        return self.self_attention(x, key_value, mask), cache
+
     def __call__(
         self,
         x: Float[Array, "batch queries width"],
@@ -208,6 +227,7 @@ class DecoderLayer(Layer):
         cache: KeyValue | None,
         index: Int[Array, ""] | int,
         mask: Bool[Array, "#batch #heads queries keys"],
+        *shared: Float[Array, "batch queries any"],
     ) -> tuple[Float[Array, "batch queries width"], KeyValue | None]:
         """Transforms ``x``, tokens of all hypotheses of an utterance side by side.
 
@@ -217,10 +237,8 @@ class DecoderLayer(Layer):
 
         def attend_self(y):
             nonlocal cache
-            key_value = self.self_attention.project(y)
-            if cache is not None:
-                key_value = cache = cache.write(key_value, index)
-            return self.self_attention(y, key_value, mask)
+            attended, cache = self.attend(y, cache, index, mask, *shared)
+            return attended
 
         def attend_cross(y):
             return self.cross_attention(y, context, context_mask)
@@ -240,6 +258,26 @@ def perhaps_skip(stack: nn.Module, before: Array, after: Array) -> Array:
     if not (rate and stack.has_rng("dropout")):
         return after
     return jnp.where(jax.random.bernoulli(stack.make_rng("dropout"), rate), before, after)
+
+
+def encode_by_layers(stack: nn.Module, kind: type[nn.Module], x: Array, *shared: Any) -> Array:
+    """Returns ``x`` after the layers of a stack, ``layers_{}``, made and called as its config says.
+
+    Args:
+        stack: with ``config`` and ``depth``; called in its compact method.
+        kind: class of the layers, called as ``kind(config, index)(x, *shared)``.
+        x: what the first layer reads.
+        *shared: what every layer reads besides.
+    """
+    kind = rematerialised(kind, stack.config.remat)
+    layers = [kind(stack.config, i, name=f"layers_{i}") for i in range(stack.depth)]
+    if stack.config.scan and not stack.is_initializing():
+        return scan_layers(stack, layers, lambda apply, x, _: apply(x, *shared), x)
+    for index, layer in enumerate(layers):
+        after = layer(x, *shared)
+        stays = index == 0 and stack.config.first_stays
+        x = after if stays else perhaps_skip(stack, x, after)
+    return x
 
 
 class TransformerEncoder(nn.Module):
@@ -274,13 +312,7 @@ class TransformerEncoder(nn.Module):
         norm = self.norm_kind(self.config.epsilon, name="norm")
         x = Dropout(self.config.dropout)(x if self.config.pre_norm else norm(x))
         seen = None if mask is None else mask[:, None, None, :]
-        kind = rematerialised(self.kind, self.config.remat)
-        layers = [kind(self.config, i, name=f"layers_{i}") for i in range(self.depth)]
-        if self.config.scan and not self.is_initializing():
-            x = scan_layers(self, layers, lambda apply, x, _: apply(x, seen, *shared), x)
-        else:
-            for layer in layers:
-                x = perhaps_skip(self, x, layer(x, seen, *shared))
+        x = encode_by_layers(self, self.kind, x, seen, *shared)
         return norm(x) if self.config.pre_norm else x
 
 
@@ -310,6 +342,13 @@ class TransformerDecoder(nn.Module):
         """Projects encoder states for every layer."""
         return Context(tuple(layer.context(states) for layer in self.layers), mask)
 
+    def pairwise(
+        self, target: int, length: int, slots: int, position: Int[Array, ""] | int
+    ) -> tuple[Array, ...]:
+        """Returns what every layer reads of each query and key together; nothing, usually."""
+        del target, length, slots, position
+        return ()
+
     def __call__(
         self,
         x: Float[Array, "rows target width"],
@@ -338,6 +377,7 @@ class TransformerDecoder(nn.Module):
             cache = cache.extended(position, target)
             length, ancestry = cache.length, cache.ancestry
         seen = visible(target, length, position, ancestry, mask)
+        shared += self.pairwise(target, length, slots, position)
         context_mask = None if context.mask is None else context.mask[:, None, None, :]
         if self.config.scan and cache is None and not self.is_initializing():
             x = scan_layers(

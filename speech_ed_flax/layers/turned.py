@@ -35,14 +35,12 @@ class TurnedDense(Dense):
 
 
 class TurnedAttention(Attention):
-    """Attention of queries and keys that are turned by their positions.
+    """Attention of queries and keys that are turned by their positions; its output has no bias.
 
     Attributes:
-        use_bias: of queries, keys and values; the output has none.
         rates: see ``TurnedDense``.
     """
 
-    use_bias: bool = False
     rates: tuple[float, ...] = ()
 
     def setup(self):

@@ -32,7 +32,9 @@ class WaveformEncoderConfig:
         layer: of the transformer.
         layers: number of transformer layers.
         front: convolutions from samples to frames.
-        projection_norm: whether the features are normalised before they are projected.
+        projection: whether the features are projected to the width of the layers.
+        projection_norm: whether they are normalised before.
+        projection_epsilon: of that norm; None is that of the layers.
         projection_dropout: rate after the projection.
         mask_embedding: whether the checkpoint holds the vector that SpecAugment writes.
         augment: what SpecAugment masks while training.
@@ -45,7 +47,9 @@ class WaveformEncoderConfig:
     layer: LayerConfig
     layers: int
     front: FeatureEncoderConfig
+    projection: bool = True
     projection_norm: bool = True
+    projection_epsilon: float | None = None
     projection_dropout: float = 0.0
     mask_embedding: bool
     augment: SpecAugment
@@ -152,8 +156,10 @@ class WaveformEncoder(nn.Module):
         front = FeatureEncoder(config.front, config.padding, name="feature_encoder")
         x, lengths = front(waveform, lengths)
         if config.projection_norm:
-            x = LayerNorm(config.layer.epsilon, name="feature_norm")(x)
-        x = Dense(config.layer.width, name="feature_projection")(x)
+            epsilon = config.projection_epsilon or config.layer.epsilon
+            x = LayerNorm(epsilon, name="feature_norm")(x)
+        if config.projection:
+            x = Dense(config.layer.width, name="feature_projection")(x)
         x = Dropout(config.projection_dropout)(x)
         if config.mask_embedding:
             filling = self.param("mask_embedding", nn.initializers.uniform(1.0), x.shape[-1:])

@@ -13,11 +13,13 @@ from speech_ed_flax.training.settings import OptimizerSettings
 from speech_ed_flax.types import Array, Int, Params
 
 FIXED = (
-    r"^encoder/positions/norm/(mean|variance)$",
+    r"^encoder/(.+/)?norm/(mean|variance)$",
     r"^encoder/positions/embedding$",
+    r"^encoder/(rates$|unread_)",
     r"^decoder/positions/sinusoids$",
 )
-"""What is never trained: the statistics of a batch norm, and sinusoids that checkpoints hold."""
+"""What is never trained: the statistics of batch norms, sinusoids and the rates of rotary positions
+that checkpoints hold, and what they hold that nothing reads."""
 
 ENCODER = r"^encoder/"
 
@@ -51,14 +53,18 @@ def _mean_and_clip(settings: OptimizerSettings) -> optax.GradientTransformationE
     XLA:CPU writes to memory and reads again, which triples the time of an update.
     """
 
-    def update(sums: Any, state: Any, params: Any = None, *, count: Any, norm: Any, **others: Any):
-        del params, others
-        factor = 1 / count
-        if settings.clip is not None:
-            factor *= jnp.minimum(1.0, settings.clip / norm)
-        return jax.tree.map(lambda total: total * factor, sums), state
+    def init(params: Any) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    def update(updates: Any, state: Any, params: Any = None, **known: Any) -> tuple[Any, Any]:
+        del params
+        factor = 1 / known["count"]
+        if settings.clip is not None:
+            factor *= jnp.minimum(1.0, settings.clip / known["norm"])
+        return jax.tree.map(lambda total: total * factor, updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def group(path: str, settings: OptimizerSettings) -> str:

@@ -109,7 +109,7 @@ def update(
     norm = optax.tree.norm(totals) / count
     usable = jnp.isfinite(sums.loss) & jnp.isfinite(norm) & (sums.labels > 0)
 
-    def change(params: Params, moments: Any) -> tuple[Params, Any]:
+    def change(params: Any, moments: Any) -> tuple[Any, Any]:
         transform = optimizer(settings.optimizer)
         changes, moments = transform.update(totals, moments, params, count=count, norm=norm)
         return optax.apply_updates(params, changes), moments

@@ -82,7 +82,9 @@ def tiny_model(encoder: str, decoder: str, padding: str = "exact") -> FlaxSpeech
 def shallow_model(decoder: str, padding: str = "exact") -> FlaxSpeechEncoderDecoderModel:
     """Returns a model that is quick to compile: ``SHALLOW_ENCODER``, a decoder of one layer."""
     hf = deepcopy(DECODERS[decoder])
-    for name in ("num_hidden_layers", "decoder_layers"):
+    # ProphetNet has no num_hidden_layers that could be set.
+    own = hasattr(hf, "num_decoder_layers")
+    for name in ("num_decoder_layers",) if own else ("num_hidden_layers", "decoder_layers"):
         if hasattr(hf, name):
             setattr(hf, name, 1)
     return make_model(SHALLOW_ENCODER, hf, padding, heard=3.0)

@@ -224,20 +224,30 @@ RATES = (
     *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
     *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
+    *("conformer_conv_dropout", "dropout_positions"),
+    *("speech_encoder_dropout", "adaptor_dropout"),
 )
-LAYER_DROPS = {"encoder": ("layerdrop", "encoder_layerdrop"), "decoder": ("decoder_layerdrop",)}
+LAYER_DROPS = {
+    "encoder": ("layerdrop", "encoder_layerdrop", "speech_encoder_layerdrop"),
+    "decoder": ("layerdrop", "decoder_layerdrop"),
+}
+UNREAD = {"sew-d": ("hidden_dropout",)}
+"""Rates that upstream's model does not read either: another rate is in their place."""
 
 
 def rates_of(hf, part):
     """Returns the names of all rates that a half of a model has."""
-    return [name for name in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, name)]
+    unread = UNREAD.get(hf.model_type, ())
+    return [n for n in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, n) and n not in unread]
 
 
 def with_rates(hf, chosen=(), rate=0.3):
     """Returns a copy of a config whose dropout rates are 0 but for the chosen."""
     hf = deepcopy(hf)
     for name in {*rates_of(hf, "encoder"), *rates_of(hf, "decoder")}:
-        setattr(hf, name, rate if name in chosen else 0.0)
+        setattr(hf, name, 0.0)
+    for name in chosen:  # in a second pass, as two names may be one field
+        setattr(hf, name, rate)
     return hf
 
 
@@ -340,7 +350,13 @@ def test_the_feature_encoder_is_what_upstream_calls_by_that_name(encoder):
     upstream = {
         p: torch_name(p, ENCODER_FAMILIES[ENCODERS[encoder].model_type].names) for p in paths
     }
-    convolutions = ("feature_extractor.", "conv1.", "conv2.")
+    convolutions = (
+        "feature_extractor.",
+        *("conv1.", "conv2."),  # Whisper's
+        *("conv3.", "groupnorm."),  # Moonshine's
+        "conv.conv_layers.",  # Speech2Text's
+        "prenet.feature_encoder.",  # SpeechT5's
+    )
     expected = {path for path, name in upstream.items() if name.startswith(convolutions)}
     assert {p for p in paths if re.search(FEATURE_ENCODER, f"encoder/{p}")} == expected
     assert expected

@@ -3,11 +3,12 @@
 import re
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import transformers
-from families import DECODERS, ENCODERS
+from families import DECODERS, ENCODERS, joint, vary
 
-from speech_ed_flax import FlaxSpeechEncoderDecoderModel
+from speech_ed_flax import ConfigError, FlaxSpeechEncoderDecoderModel
 
 pytest.importorskip("torch")
 
@@ -17,6 +18,9 @@ ENCODER_CLASSES = [
     ("wav2vec2", "Wav2Vec2ForPreTraining"),
     ("hubert", "HubertForCTC"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("wav2vec2-conformer", "Wav2Vec2ConformerModel"),
+    ("wav2vec2-conformer", "Wav2Vec2ConformerForCTC"),
+    ("wav2vec2-conformer-rotary", "Wav2Vec2ConformerForPreTraining"),
     ("moonshine", "MoonshineModel"),
     ("moonshine", "MoonshineForConditionalGeneration"),
     ("speech_to_text", "Speech2TextModel"),
@@ -24,9 +28,12 @@ ENCODER_CLASSES = [
     ("speecht5", "SpeechT5ForSpeechToText"),
     ("speecht5", "SpeechT5ForSpeechToSpeech"),
     ("data2vec-audio", "Data2VecAudioForCTC"),
+    ("sew", "SEWForCTC"),
+    ("sew-d", "SEWDForSequenceClassification"),
     ("unispeech", "UniSpeechForPreTraining"),
     ("unispeech-sat", "UniSpeechSatForPreTraining"),
     ("unispeech-sat", "UniSpeechSatForXVector"),
+    ("wavlm", "WavLMForXVector"),
 ]
 
 DECODER_CLASSES = [
@@ -35,6 +42,9 @@ DECODER_CLASSES = [
     ("bert", "BertForPreTraining"),
     ("bert-generation", "BertGenerationEncoder"),
     ("bert-generation", "BertGenerationDecoder"),
+    ("big_bird", "BigBirdModel"),
+    ("big_bird", "BigBirdForMaskedLM"),
+    ("big_bird", "BigBirdForPreTraining"),
     ("electra", "ElectraModel"),
     ("electra", "ElectraForMaskedLM"),
     ("electra", "ElectraForPreTraining"),
@@ -46,12 +56,32 @@ DECODER_CLASSES = [
     ("megatron-bert", "MegatronBertForPreTraining"),
     ("rembert", "RemBertModel"),
     ("rembert", "RemBertForMaskedLM"),
+    ("roc_bert", "RoCBertModel"),
+    ("roc_bert", "RoCBertForMaskedLM"),
+    ("roc_bert", "RoCBertForPreTraining"),
+    ("roformer", "RoFormerModel"),
+    ("roformer", "RoFormerForMaskedLM"),
     ("gpt2", "GPT2LMHeadModel"),
     ("gpt_bigcode", "GPTBigCodeModel"),
     ("gpt_bigcode", "GPTBigCodeForCausalLM"),
+    ("prophetnet", "ProphetNetDecoder"),
+    ("prophetnet", "ProphetNetForCausalLM"),
+    ("prophetnet", "ProphetNetForConditionalGeneration"),
+    ("prophetnet", "ProphetNetModel"),
     ("bart", "BartForConditionalGeneration"),
     ("mbart", "MBartForConditionalGeneration"),
     ("whisper", "WhisperForConditionalGeneration"),
+    ("mvp", "MvpForConditionalGeneration"),
+    ("plbart", "PLBartForConditionalGeneration"),
+    ("blenderbot", "BlenderbotForConditionalGeneration"),
+    ("blenderbot-small", "BlenderbotSmallModel"),
+    ("pegasus", "PegasusModel"),
+    ("pegasus", "PegasusForConditionalGeneration"),
+    ("marian", "MarianForCausalLM"),
+    ("marian", "MarianMTModel"),
+    ("bigbird_pegasus", "BigBirdPegasusForConditionalGeneration"),
+    ("xglm", "XGLMForCausalLM"),
+    ("xglm", "XGLMModel"),
     ("trocr", "TrOCRForCausalLM"),
     ("roberta", "RobertaModel"),
     ("roberta", "RobertaForMaskedLM"),
@@ -93,3 +123,29 @@ def test_a_decoder_is_taken_out_of_any_checkpoint_that_has_it(family, name, tmp_
     model = FlaxSpeechEncoderDecoderModel.from_encoder_decoder_pretrained(other, half, **ids)
     lacking = [path for path in model.fresh if path.startswith("decoder/")]
     assert all(re.search(FRESH["decoder"], path) for path in lacking), lacking
+
+
+@pytest.mark.parametrize("width", [24, 27])
+def test_sinusoids_that_a_checkpoint_leaves_out_are_those_of_pytorch(width, tmp_path):
+    config = vary(
+        DECODERS["marian"], d_model=width, decoder_attention_heads=3, encoder_attention_heads=3
+    )
+    half = saved("MarianMTModel", config, tmp_path / "decoder")
+    other = saved("Wav2Vec2Model", ENCODERS["wav2vec2"], tmp_path / "encoder")
+    model = FlaxSpeechEncoderDecoderModel.from_encoder_decoder_pretrained(other, half)
+    theirs = transformers.MarianMTModel(config).model.decoder.embed_positions.weight
+    found = model.params["decoder"]["positions"]["sinusoids"]
+    np.testing.assert_array_equal(found, theirs.numpy())
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("mvp", {"use_prompt": True}, "use_prompt=True is not supported"),
+        ("marian", {"decoder_vocab_size": 40}, "vocab_size=48 is not decoder_vocab_size=40"),
+    ],
+)
+def test_what_upstream_drops_or_trips_over_is_refused_by_name(family, changes, reason):
+    config = joint(ENCODERS["wav2vec2"], vary(DECODERS[family], **changes))
+    with pytest.raises(ConfigError, match=rf"decoder \({family}\): {reason}"):
+        FlaxSpeechEncoderDecoderModel(config)

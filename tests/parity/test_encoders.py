@@ -2,19 +2,40 @@
 
 import numpy as np
 import pytest
-from families import DECODERS, MOONSHINE, SPEECH_TO_TEXT, SPEECHT5, WAVEFORM, WHISPER, speech, vary
+from families import (
+    DECODERS,
+    MOONSHINE,
+    SEAMLESS,
+    SPEECH_TO_TEXT,
+    SPEECHT5,
+    WAV2VEC2_BERT,
+    WAVEFORM,
+    WHISPER,
+    joint,
+    speech,
+    vary,
+)
 from pytorch import Pair, build, tensor, torch
 from transformers import (
     Data2VecAudioConfig,
     HubertConfig,
     MoonshineConfig,
+    SeamlessM4Tv2Config,
+    SEWConfig,
+    SEWDConfig,
     Speech2TextConfig,
     SpeechT5Config,
     UniSpeechConfig,
     UniSpeechSatConfig,
+    Wav2Vec2BertConfig,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    WavLMConfig,
     WhisperConfig,
 )
+
+from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.model import build as make_module
 
 DECODER = vary(DECODERS["gpt2"], n_layer=1)
 LAYER = WAVEFORM | {"num_hidden_layers": 1}
@@ -56,9 +77,38 @@ DATA2VEC_AUDIO = {
     "relu": {"feat_extract_activation": "relu", "hidden_act": "relu"},
 }
 
+SEW = {
+    "group": {"feat_extract_norm": "group", "squeeze_factor": 2},
+    "squeeze-by-1": {"squeeze_factor": 1},
+    "odd-positional-kernel-and-bias": {"squeeze_factor": 4, "num_conv_pos_embeddings": 7, "conv_bias": True},  # noqa: E501
+    "no-projection": {"conv_dim": (8, 8, 24)},
+    "relu": {"feat_extract_activation": "relu", "hidden_act": "relu"},
+}
+
+BUCKETS = {"position_buckets": 8, "max_position_embeddings": 12}
+SEW_D = {
+    "layer-norm-squeeze-by-3": BUCKETS | {"feat_extract_norm": "layer", "squeeze_factor": 3},
+    "no-buckets": {"position_buckets": -1, "max_position_embeddings": 12},
+    "fewer-relative-positions": BUCKETS | {"max_relative_positions": 9},
+    "projections-of-their-own": BUCKETS | {"share_att_key": False},
+    "positions-of-keys": BUCKETS | {"share_att_key": False, "pos_att_type": ["c2p"]},
+    "positions-of-queries": BUCKETS | {"share_att_key": False, "pos_att_type": ["p2c"]},
+    "no-positions": BUCKETS | {"pos_att_type": []},
+    "table-without-norm": BUCKETS | {"norm_rel_ebd": "none"},
+    "epsilons": BUCKETS | {"layer_norm_eps": 1e-2, "feature_layer_norm_eps": 1e-1},
+    "relu": BUCKETS | {"hidden_act": "relu"},
+}
+
 UNISPEECH = {
     "group": GROUP,
     "attention-adapter": STABLE | {"adapter_attn_dim": 6},
+}
+
+WAVLM = {
+    "base": GROUP,
+    "few-buckets": GROUP | {"num_buckets": 5, "max_bucket_distance": 20},
+    "stable-adapter": STABLE | ADAPTER | {"output_hidden_size": 20, "num_buckets": 12, "max_bucket_distance": 30},  # noqa: E501
+    "attention-adapter-ignored": STABLE | {"adapter_attn_dim": 6},
 }
 
 WHISPERS = {
@@ -86,6 +136,36 @@ SPEECH_TO_TEXTS = {
     "one-convolution": {"conv_kernel_sizes": (3,), "num_conv_layers": 1},
     "not-scaled": {"scale_embedding": False},
 }
+
+CONFORMERS = {
+    "group": {"feat_extract_norm": "group"},
+    "no-positions": {"position_embeddings_type": None},
+    "rotary-of-another-base": {"position_embeddings_type": "rotary", "rotary_embedding_base": 100},
+    "wide-kernel": {"conv_depthwise_kernel_size": 61},
+    "large-epsilon": {"layer_norm_eps": 1e-1},
+    "few-positions": {"max_source_positions": 5},
+    "wider-adapter": ADAPTER | {"output_hidden_size": 28},
+}
+
+WAV2VEC2_BERTS = {
+    "relative": {"position_embeddings_type": "relative"},
+    "rotary": {"position_embeddings_type": "rotary", "rotary_embedding_base": 50},
+    "no-positions": {"position_embeddings_type": None, "hidden_act": "gelu"},
+    "far-positions": {"left_max_position_embeddings": 100, "right_max_position_embeddings": 200},
+    "large-epsilon": {"layer_norm_eps": 1e-1, "add_adapter": True, "output_hidden_size": 20},
+    "two-adapters": {"add_adapter": True, "num_adapter_layers": 2, "adapter_act": "gelu"},
+    "wide-adapter": {"add_adapter": True, "adapter_kernel_size": 9, "adapter_stride": 8},
+}
+
+SEAMLESSES = {
+    "one-chunk": {"speech_encoder_chunk_size": 2000},
+    "all-chunks-before": {"speech_encoder_left_chunk_num": -1},
+    "own-chunk": {"speech_encoder_left_chunk_num": 0},
+    "no-adapter": {"add_adapter": False},
+    "no-positions-gelu": {"position_embeddings_type": None, "speech_encoder_hidden_act": "gelu"},
+    "large-epsilon": {"layer_norm_eps": 1e-1},
+    "short-adapter": {"adaptor_kernel_size": 3, "adaptor_stride": 2},
+}
 # fmt: on
 
 
@@ -111,8 +191,16 @@ VARIANTS = [
     ("unispeech", UniSpeechConfig, LAYER, UNISPEECH),
     ("unispeech-sat", UniSpeechSatConfig, LAYER, UNISPEECH),
     ("moonshine", MoonshineConfig, MOONSHINE | {"encoder_num_hidden_layers": 1}, MOONSHINES),
+    ("wav2vec2-bert", Wav2Vec2BertConfig, WAV2VEC2_BERT | {"num_hidden_layers": 1}, WAV2VEC2_BERTS),
+    ("seamless_m4t_v2", SeamlessM4Tv2Config, SEAMLESS | {"speech_encoder_layers": 1}, SEAMLESSES),
     ("speech_to_text", Speech2TextConfig, SPEECH_TO_TEXT | {"encoder_layers": 1}, SPEECH_TO_TEXTS),
     ("speecht5", SpeechT5Config, SPEECHT5 | {"num_hidden_layers": 1}, SPEECHT5S),
+    (
+        "wav2vec2-conformer",
+        Wav2Vec2ConformerConfig,
+        LAYER | {"conv_depthwise_kernel_size": 5},
+        CONFORMERS,
+    ),
     ("whisper", WhisperConfig, WHISPER, WHISPERS),
 ]
 """Name, class, what all forms have, and what each has besides."""
@@ -125,6 +213,26 @@ VARIANTS = [
         for name, kind, shared, forms in VARIANTS
         for form, one in forms.items()
     ],
+    [pytest.param(Wav2Vec2Config(**LAYER | v), id=f"wav2vec2-{k}") for k, v in WAV2VEC2.items()]
+    + [pytest.param(HubertConfig(**LAYER | v), id=f"hubert-{k}") for k, v in HUBERT.items()]
+    + [
+        pytest.param(
+            Data2VecAudioConfig(**LAYER | {"conv_pos_kernel_size": 5} | v), id=f"data2vec-audio-{k}"
+        )
+        for k, v in DATA2VEC_AUDIO.items()
+    ]
+    + [pytest.param(SEWConfig(**LAYER | v), id=f"sew-{k}") for k, v in SEW.items()]
+    + [pytest.param(SEWDConfig(**LAYER | v), id=f"sew-d-{k}") for k, v in SEW_D.items()]
+    + [pytest.param(WavLMConfig(**LAYER | v), id=f"wavlm-{k}") for k, v in WAVLM.items()]
+    + [
+        pytest.param(UniSpeechConfig(**LAYER | v), id=f"unispeech-{k}")
+        for k, v in UNISPEECH.items()
+    ]
+    + [
+        pytest.param(UniSpeechSatConfig(**LAYER | v), id=f"unispeech-sat-{k}")
+        for k, v in UNISPEECH.items()
+    ]
+    + [pytest.param(WhisperConfig(**WHISPER | v), id=f"whisper-{k}") for k, v in WHISPERS.items()],
 )
 def test_states_are_those_of_pytorch_with_a_mask_and_without(encoder, tmp_path):
     """No mask is all ones here, which is compiled once; ``test_outputs`` compiles both."""
@@ -132,3 +240,20 @@ def test_states_are_those_of_pytorch_with_a_mask_and_without(encoder, tmp_path):
     inputs, mask = speech(encoder)
     assert_same_states(pair, inputs, np.ones_like(mask))
     assert_same_states(pair, inputs, mask)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "field", "value"),
+    [
+        (SEWDConfig, "relative_attention", False),
+        (SEWDConfig, "conv_kernel_size", 3),
+        (SEWDConfig, "attention_head_size", 8),
+        (SEWDConfig, "norm_rel_ebd", "batch_norm"),
+        (SEWDConfig, "position_buckets", 1024),
+        (WavLMConfig, "num_buckets", 3),
+        (WavLMConfig, "max_bucket_distance", 80),
+    ],
+)
+def test_settings_that_are_not_supported_are_refused_by_name(encoder, field, value):
+    with pytest.raises(ConfigError, match=field):
+        make_module(joint(encoder(**LAYER | {field: value}), DECODER))

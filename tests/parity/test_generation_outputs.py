@@ -17,7 +17,9 @@ MODES = {
 @contextmanager
 def attention_in_sight(pair):
     """Lets PyTorch compute attention in the one way that returns its weights."""
-    before = pair.theirs.config._attn_implementation
+    config = pair.theirs.config
+    parts = {"": config, "encoder": config.encoder, "decoder": config.decoder}
+    before = {part: part_config._attn_implementation for part, part_config in parts.items()}
     pair.theirs.set_attn_implementation("eager")
     yield
     pair.theirs.set_attn_implementation(before)

@@ -13,6 +13,10 @@ VARIED_DECODERS = {
     "bert-gelu-new": ("bert", {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5}),
     "bert-started-by-padding": ("bert", {"decoder_start_token_id": 0}),
     "bert-generation-gelu-new": ("bert-generation", {"hidden_act": "gelu_new"}),
+    "big_bird-not-scaled": (
+        "big_bird",
+        {"rescale_embeddings": False, "attention_type": "original_full", "hidden_act": "relu"},
+    ),
     "electra-as-wide": ("electra", {"embedding_size": 32, "hidden_act": "relu"}),
     "ernie-no-task": ("ernie", {"use_task_id": False}),
     "megatron-bert-relu": ("megatron-bert", {"hidden_act": "relu", "layer_norm_eps": 1e-5}),
@@ -20,6 +24,14 @@ VARIED_DECODERS = {
     "rembert-said-to-be-tied": (
         "rembert",
         {"tie_word_embeddings": True, "input_embedding_size": 28, "hidden_act": "relu"},
+    ),
+    "roc_bert-tokens-alone": ("roc_bert", {"concat_input": False, "hidden_act": "relu"}),
+    "roc_bert-no-shape": ("roc_bert", {"enable_shape": False}),
+    "roc_bert-no-pronunciation": ("roc_bert", {"enable_pronunciation": False}),
+    "roc_bert-other-padding": ("roc_bert", {"pad_token_id": 3}),
+    "roformer-as-wide": (
+        "roformer",
+        {"embedding_size": 32, "rotary_value": False, "hidden_act": "relu"},
     ),
     "gpt2-scaled-by-depth": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     "gpt2-not-scaled": ("gpt2", {"scale_attn_weights": False}),
@@ -32,6 +44,12 @@ VARIED_DECODERS = {
     "gpt_bigcode-not-scaled": ("gpt_bigcode", {"scale_attn_weights": False}),
     "gpt_bigcode-half-softmax": ("gpt_bigcode", {"attention_softmax_in_fp32": False}),
     "gpt_bigcode-inner": ("gpt_bigcode", {"n_inner": 20, "activation_function": "relu"}),
+    "prophetnet-one-prediction": ("prophetnet", {"ngram": 1}),
+    "prophetnet-three-predictions": ("prophetnet", {"ngram": 3}),
+    "prophetnet-buckets": ("prophetnet", {"num_buckets": 7, "relative_max_distance": 5}),
+    "prophetnet-loss": ("prophetnet", {"disable_ngram_loss": True, "eps": 0.1}),
+    "prophetnet-relu": ("prophetnet", {"activation_function": "relu"}),
+    "prophetnet-other-padding": ("prophetnet", {"pad_token_id": 3}),
     "bart-scaled-embedding": ("bart", {"scale_embedding": True}),
     "bart-relu": ("bart", {"activation_function": "relu"}),
     "mbart-gelu": ("mbart", {"activation_function": "gelu", "scale_embedding": False}),
@@ -47,6 +65,14 @@ VARIED_DECODERS = {
     "xmod-no-norm": ("xmod", {"adapter_reuse_layer_norm": False, "ln_before_adapter": False}),
     "xmod-plain-residual": ("xmod", {"ln_before_adapter": False}),
     "whisper-scaled-embedding": ("whisper", {"scale_embedding": True}),
+    "plbart-relu": ("plbart", {"scale_embedding": False, "activation_function": "relu"}),
+    "blenderbot-not-scaled": ("blenderbot", {"scale_embedding": False}),
+    "blenderbot-small-not-scaled": ("blenderbot-small", {"scale_embedding": False}),
+    "pegasus-not-scaled": ("pegasus", {"scale_embedding": False}),
+    "marian-not-scaled": ("marian", {"scale_embedding": False}),
+    "marian-not-shared": ("marian", {"share_encoder_decoder_embeddings": False}),
+    "bigbird-pegasus-bias": ("bigbird_pegasus", {"use_bias": True, "scale_embedding": False}),
+    "xglm-blank-position": ("xglm", {"scale_embedding": False, "pad_token_id": 4}),
 } | {f"{name}-untied": (name, {"tie_word_embeddings": False}) for name in DECODERS}
 
 

@@ -2,10 +2,19 @@
 
 import pytest
 from families import vary
-from transformers import GPTBigCodeForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
+from transformers import (
+    BigBirdForCausalLM,
+    GPTBigCodeForCausalLM,
+    MegatronBertForCausalLM,
+    ProphetNetForCausalLM,
+    WhisperForCausalLM,
+)
+from transformers.models.big_bird.modeling_big_bird import BigBirdLayer
 from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+from transformers.models.prophetnet.modeling_prophetnet import ProphetNetNgramSelfAttention
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
+from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5EncoderWithSpeechPrenet
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -45,14 +54,6 @@ class WritingWhisper(WhisperForCausalLM):
     ):
         given = {name: value for name, value in given.items() if value is not None}
         return super().forward(input_ids, encoder_outputs=encoder_hidden_states, **given)
-
-
-HEARING = {
-    "moonshine": HearingMoonshine,
-    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
-    "speecht5": HearingSpeechT5,
-    "whisper": HearingWhisper,
-}
 
 
 class WritingMegatronBert(MegatronBertForCausalLM):
@@ -99,12 +100,98 @@ class WritingGPTBigCode(GPTBigCodeForCausalLM):
         return super().forward(*arguments, **given)
 
 
-HEARING = {"whisper": HearingWhisper}
+class CausalBigBirdLayer(BigBirdLayer):
+    """BigBird's layer whose self-attention reads the text: upstream's reads the encoder twice."""
+
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        encoder_hidden_states=None,
+        encoder_attention_mask=None,
+        past_key_values=None,
+        **unread,
+    ):
+        cache = getattr(past_key_values, "self_attention_cache", past_key_values)
+        states, _ = self.attention(hidden_states, attention_mask, past_key_values=cache)
+        states, _ = self.crossattention(
+            states,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        return self.feed_forward_chunk(states)
+
+
+class WritingBigBird(BigBirdForCausalLM):
+    """BigBird made of such layers."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for layer in self.bert.encoder.layer:
+            layer.__class__ = CausalBigBirdLayer
+
+
+class NgramAttention(ProphetNetNgramSelfAttention):
+    """ProphetNet's self-attention with the relative biases that it has where it generates.
+
+    Asked for several positions at once, upstream takes them from other heads, predicting states
+    and positions, later ones among them; so it is asked for one at a time.
+    """
+
+    def get_predict_relative_pos_embeddings(self, states, weights, positions, buckets):
+        one = super().get_predict_relative_pos_embeddings
+        if buckets is None:  # there is one
+            return one(states, weights, positions, buckets)
+        found = [
+            one(states[:, at, None], weights[..., at, None, :], positions, buckets[:, at, None])
+            for at in range(states.shape[1])
+        ]
+        return torch.cat(found, dim=3)
+
+
+class WritingProphetNet(ProphetNetForCausalLM):
+    """ProphetNet that knows boolean masks, and reports what its next token heard as weights."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for layer in self.prophetnet.decoder.layers:
+            layer.self_attn.__class__ = NgramAttention
+
+    def forward(self, input_ids=None, encoder_attention_mask=None, **given):
+        mask = None if encoder_attention_mask is None else encoder_attention_mask.float()
+        found = super().forward(input_ids, encoder_attention_mask=mask, **given)
+        if found.cross_attentions is not None:  # scores of all states of each token
+            found.cross_attentions = tuple(
+                scores.softmax(-1).chunk(1 + self.config.ngram, dim=2)[1]
+                for scores in found.cross_attentions
+            )
+        return found
+
+
+class HearingSeamless(SeamlessM4Tv2SpeechEncoder):
+    """SeamlessM4T's speech encoder with the method that tells its real states."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        lengths = mask.sum(-1)
+        if self.adapter is not None:
+            lengths = self._compute_sub_sample_lengths_from_attention_mask(mask)
+        return (torch.arange(frames) < lengths[:, None]).long()
+
+
+HEARING = {
+    "moonshine": HearingMoonshine,
+    "seamless_m4t_v2": HearingSeamless,
+    "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
+    "speecht5": HearingSpeechT5,
+    "whisper": HearingWhisper,
+}
 """Encoders by model type."""
 
 WRITING = {
+    "big_bird": WritingBigBird,
+    "gpt_bigcode": WritingGPTBigCode,
     "megatron-bert": WritingMegatronBert,
+    "prophetnet": WritingProphetNet,
     "whisper": WritingWhisper,
 }
-WRITING = {"gpt_bigcode": WritingGPTBigCode, "whisper": WritingWhisper}
 """Decoders by model type."""

@@ -28,6 +28,9 @@ LINEAR = {
         ("speecht5", {"pad_token_id": 3}, "pad_token_id=3"),
         ("speecht5", {"feat_extract_norm": "batch"}, "feat_extract_norm='batch'"),
         ("speecht5", {"hidden_act": "mish"}, "hidden_act='mish'"),
+        ("wav2vec2-conformer", {"conv_depthwise_kernel_size": 6}, "conv_depthwise_kernel_size=6"),
+        ("wav2vec2-conformer", {"position_embeddings_type": "learned"}, "'learned'"),
+        ("wav2vec2-conformer", {"num_conv_pos_embedding_groups": 5}, "embedding_groups=5"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(name, fields, reason):

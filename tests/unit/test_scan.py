@@ -1,5 +1,7 @@
 """Layers in a loop compute what they compute one after the other."""
 
+from dataclasses import replace
+
 import families
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from contracts.models import random_params
 
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.layers.transformer import LayerConfig, TransformerEncoder
 from speech_ed_flax.model import abstract_params, build, with_layers
 
 INPUTS, MASK = families.speech(families.ENCODERS["wav2vec2"])
@@ -26,7 +29,9 @@ def loss(module, params, rngs=None):
     return jnp.square(jax.nn.log_softmax(logits)).mean() + jnp.square(states).mean()
 
 
-@pytest.mark.parametrize(("decoder", "remat"), [("bart", "none"), ("mbart", "full")])
+@pytest.mark.parametrize(
+    ("decoder", "remat"), [("bart", "none"), ("mbart", "full"), ("prophetnet", "dots")]
+)
 def test_values_and_gradients_are_the_same(decoder, remat):
     module, params = make(decoder)
     expected = jax.jit(jax.value_and_grad(lambda p: loss(module, p)))(params)
@@ -50,6 +55,22 @@ def test_dropout_and_layer_drop_are_on_with_a_key():
     drawn = {float(compiled(params, jax.random.key(seed))) for seed in range(4)}
     assert len(drawn) == 4
     assert float(compiled(params, jax.random.key(0))) in drawn
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_the_first_layer_is_never_skipped_where_it_stays(scan):
+    layer = LayerConfig(8, 2, 8, "relu", pre_norm=True, layer_drop=1.0, scan=scan)
+    x = jax.random.normal(jax.random.key(0), (1, 4, 8))
+    stay = replace(layer, first_stays=True)
+    params = TransformerEncoder(layer, 2).init(jax.random.key(1), x)
+
+    def run(config, depth=2):
+        key = jax.random.key(2)
+        return TransformerEncoder(config, depth).apply(params, x, rngs={"dropout": key})
+
+    first = replace(stay, layer_drop=0.0, scan=False)
+    np.testing.assert_allclose(run(stay), run(first, depth=1), rtol=0, atol=1e-6)
+    assert np.abs(run(layer) - run(stay)).max() > 1e-3
 
 
 def test_layers_that_are_not_alike_are_refused():

@@ -19,7 +19,10 @@ PARAMS = {
         "positions": {"norm": {"mean": jnp.full(2, 3.0), "scale": jnp.full(2, 3.0)}},
         "transformer": {"weight": jnp.full((2, 3), 3.0)},
     },
-    "decoder": {"head": {"weight": jnp.full((4, 2), 3.0), "bias": jnp.full(4, 3.0)}},
+    "decoder": {
+        "head": {"weight": jnp.full((4, 2), 3.0), "bias": jnp.full(4, 3.0)},
+        "positions": {"sinusoids": jnp.full((4, 2), 3.0)},
+    },
 }
 ENCODER_WEIGHT = "encoder/transformer/weight"
 DECODER_WEIGHT = "decoder/head/weight"
@@ -66,10 +69,11 @@ def test_the_first_moment_is_kept_in_bfloat16_where_it_is_asked_for(name):
     assert (jnp.dtype("float32") in kinds["bfloat16"]) == (name == "adamw")
 
 
-def test_statistics_of_batch_norm_are_never_trained_nor_decayed():
+def test_statistics_of_batch_norm_and_sinusoids_are_never_trained_nor_decayed():
     everything = replace(PLAIN, weight_decay=0.5, weight_decays=())
     changes, _ = train(everything, steps=3)
-    assert (changes["encoder/positions/norm/mean"] == 0).all()
+    for path in ("encoder/positions/norm/mean", "decoder/positions/sinusoids"):
+        assert (changes[path] == 0).all()
     assert (changes["encoder/positions/norm/scale"] != 0).all()
 
 
