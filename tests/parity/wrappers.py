@@ -5,6 +5,7 @@ from families import vary
 from transformers import GPTBigCodeForCausalLM, MegatronBertForCausalLM, WhisperForCausalLM
 from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
+from transformers.models.parakeet.modeling_parakeet import ParakeetEncoder
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
@@ -29,6 +30,24 @@ class HearingMoonshine(MoonshineEncoder):
 
     def _get_feature_vector_attention_mask(self, frames, mask):
         return mask[:, ::384][:, :frames]
+
+
+class HearingParakeet(ParakeetEncoder):
+    """Parakeet's encoder with the method that tells its real states; the others are silenced.
+
+    What they are nobody reads: each is a mean over everything, padding included.
+    """
+
+    def forward(self, input_features, attention_mask=None, **given):
+        outputs = super().forward(input_features, attention_mask, **given)
+        if attention_mask is not None:
+            outputs.last_hidden_state = (
+                outputs.last_hidden_state * outputs.attention_mask[..., None]
+            )
+        return outputs
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return self._get_output_attention_mask(mask, target_length=frames).long()
 
 
 class HearingSeamless(SeamlessM4Tv2SpeechEncoder):
@@ -104,6 +123,7 @@ class WritingGPTBigCode(GPTBigCodeForCausalLM):
 
 HEARING = {
     "moonshine": HearingMoonshine,
+    "parakeet_encoder": HearingParakeet,
     "seamless_m4t_v2": HearingSeamless,
     "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
     "speecht5": HearingSpeechT5,
