@@ -30,6 +30,7 @@ from transformers import (
     MegatronBertConfig,
     MoonshineConfig,
     MvpConfig,
+    ParakeetEncoderConfig,
     PegasusConfig,
     PLBartConfig,
     ProphetNetConfig,
@@ -192,6 +193,17 @@ SEAMLESS: dict[str, Any] = {
     "max_position_embeddings": POSITIONS,
 }
 
+PARAKEET: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+    "conv_kernel_size": 5,
+    "subsampling_factor": 4,
+    "subsampling_conv_channels": 6,
+    "num_mel_bins": 8,
+}
+
 # fmt: off
 ENCODERS = {
     "wav2vec2": Wav2Vec2Config(**WAVEFORM, feat_extract_norm="group", do_stable_layer_norm=False),
@@ -205,6 +217,7 @@ ENCODERS = {
     "wav2vec2-conformer-rotary": Wav2Vec2ConformerConfig(**WAVEFORM, vocab_size=VOCAB, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, position_embeddings_type="rotary"),  # noqa: E501
     "wav2vec2-bert": Wav2Vec2BertConfig(**WAV2VEC2_BERT, add_adapter=True, use_intermediate_ffn_before_adapter=True, output_hidden_size=20),  # noqa: E501
     "seamless_m4t_v2": SeamlessM4Tv2Config(**SEAMLESS),
+    "parakeet": ParakeetEncoderConfig(**PARAKEET, dropout_positions=0.1),
     "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
     "sew": SEWConfig(**WAVEFORM, feat_extract_norm="layer", squeeze_factor=3),
     "sew-d": SEWDConfig(**WAVEFORM, squeeze_factor=2, position_buckets=8, max_position_embeddings=12),  # noqa: E501
@@ -254,6 +267,7 @@ SAMPLES = {"moonshine": 9_000}
 
 FRAMES: dict[str, Callable[[Any], int]] = {
     "speech_to_text": lambda hf: hf.input_feat_per_channel * hf.input_channels,
+    "parakeet_encoder": lambda hf: hf.num_mel_bins,
     "wav2vec2-bert": lambda hf: hf.feature_projection_input_dim,
     "seamless_m4t_v2": lambda hf: hf.feature_projection_input_dim,
 }

@@ -55,6 +55,8 @@ def read_half(
     hf = read_config(folder)
     if hf.model_type == "speech-encoder-decoder":
         raise CheckpointError(f"{folder}: it holds a joint model already: use from_pretrained.")
+    if part == "encoder":  # whole recognisers, such as parakeet_ctc, have a config of their encoder
+        hf = getattr(hf, "encoder_config", hf)
     family: Family = family_of(part, hf)
     change_config(part, hf, changes)
     state, source = read_weights(folder)

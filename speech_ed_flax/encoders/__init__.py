@@ -3,6 +3,7 @@
 from speech_ed_flax.encoders import (
     data2vec_audio,
     moonshine,
+    parakeet,
     seamless_m4t_v2,
     sew,
     sew_d,
@@ -20,6 +21,7 @@ ENCODERS: dict[str, Family] = {
     "data2vec-audio": data2vec_audio.DATA2VEC_AUDIO,
     "hubert": wav2vec2.HUBERT,
     "moonshine": moonshine.MOONSHINE,
+    "parakeet_encoder": parakeet.PARAKEET,
     "seamless_m4t_v2": seamless_m4t_v2.SEAMLESS_M4T_V2,
     "sew": sew.SEW,
     "sew-d": sew_d.SEW_D,

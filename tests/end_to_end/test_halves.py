@@ -23,6 +23,7 @@ ENCODER_CLASSES = [
     ("wav2vec2-conformer-rotary", "Wav2Vec2ConformerForPreTraining"),
     ("wav2vec2-bert", "Wav2Vec2BertModel"),
     ("wav2vec2-bert", "Wav2Vec2BertForCTC"),
+    ("parakeet", "ParakeetEncoder"),
     ("seamless_m4t_v2", "SeamlessM4Tv2ForSpeechToText"),
     ("moonshine", "MoonshineModel"),
     ("moonshine", "MoonshineForConditionalGeneration"),

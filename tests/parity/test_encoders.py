@@ -5,6 +5,7 @@ import pytest
 from families import (
     DECODERS,
     MOONSHINE,
+    PARAKEET,
     SEAMLESS,
     SPEECH_TO_TEXT,
     SPEECHT5,
@@ -20,6 +21,7 @@ from transformers import (
     Data2VecAudioConfig,
     HubertConfig,
     MoonshineConfig,
+    ParakeetEncoderConfig,
     SeamlessM4Tv2Config,
     SEWConfig,
     SEWDConfig,
@@ -165,6 +167,14 @@ SEAMLESSES = {
     "large-epsilon": {"layer_norm_eps": 1e-1},
     "short-adapter": {"adaptor_kernel_size": 3, "adaptor_stride": 2},
 }
+
+PARAKEETS = {
+    "no-biases": {"attention_bias": False, "convolution_bias": False},
+    "not-scaled": {"scale_input": False},
+    "wide-kernels": {"conv_kernel_size": 31, "subsampling_conv_kernel_size": 5},
+    "half-the-frames-gelu": {"subsampling_factor": 2, "hidden_act": "gelu"},
+    "stride-3": {"subsampling_factor": 4, "subsampling_conv_stride": 3, "num_mel_bins": 9},
+}
 # fmt: on
 
 
@@ -192,6 +202,7 @@ VARIANTS = [
     ("moonshine", MoonshineConfig, MOONSHINE | {"encoder_num_hidden_layers": 1}, MOONSHINES),
     ("wav2vec2-bert", Wav2Vec2BertConfig, WAV2VEC2_BERT | {"num_hidden_layers": 1}, WAV2VEC2_BERTS),
     ("seamless_m4t_v2", SeamlessM4Tv2Config, SEAMLESS | {"speech_encoder_layers": 1}, SEAMLESSES),
+    ("parakeet", ParakeetEncoderConfig, PARAKEET | {"num_hidden_layers": 1}, PARAKEETS),
     ("speech_to_text", Speech2TextConfig, SPEECH_TO_TEXT | {"encoder_layers": 1}, SPEECH_TO_TEXTS),
     ("speecht5", SpeechT5Config, SPEECHT5 | {"num_hidden_layers": 1}, SPEECHT5S),
     (

@@ -13,6 +13,7 @@ from transformers.models.big_bird.modeling_big_bird import BigBirdLayer
 from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 from transformers.models.prophetnet.modeling_prophetnet import ProphetNetNgramSelfAttention
+from transformers.models.parakeet.modeling_parakeet import ParakeetEncoder
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
@@ -37,6 +38,34 @@ class HearingMoonshine(MoonshineEncoder):
 
     def _get_feature_vector_attention_mask(self, frames, mask):
         return mask[:, ::384][:, :frames]
+
+
+class HearingParakeet(ParakeetEncoder):
+    """Parakeet's encoder with the method that tells its real states; the others are silenced.
+
+    What they are nobody reads: each is a mean over everything, padding included.
+    """
+
+    def forward(self, input_features, attention_mask=None, **given):
+        outputs = super().forward(input_features, attention_mask, **given)
+        if attention_mask is not None:
+            outputs.last_hidden_state = (
+                outputs.last_hidden_state * outputs.attention_mask[..., None]
+            )
+        return outputs
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        return self._get_output_attention_mask(mask, target_length=frames).long()
+
+
+class HearingSeamless(SeamlessM4Tv2SpeechEncoder):
+    """SeamlessM4T's speech encoder with the method that tells its real states."""
+
+    def _get_feature_vector_attention_mask(self, frames, mask):
+        lengths = mask.sum(-1)
+        if self.adapter is not None:
+            lengths = self._compute_sub_sample_lengths_from_attention_mask(mask)
+        return (torch.arange(frames) < lengths[:, None]).long()
 
 
 class HearingSpeechT5(SpeechT5EncoderWithSpeechPrenet):
@@ -180,6 +209,7 @@ class HearingSeamless(SeamlessM4Tv2SpeechEncoder):
 
 HEARING = {
     "moonshine": HearingMoonshine,
+    "parakeet_encoder": HearingParakeet,
     "seamless_m4t_v2": HearingSeamless,
     "speech_to_text": Speech2TextEncoder,  # for which upstream's AutoModel takes a decoder too
     "speecht5": HearingSpeechT5,
