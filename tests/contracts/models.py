@@ -58,7 +58,7 @@ def every_family_once() -> list[tuple[str, str]]:
 
 
 def make_model(
-    encoder: Any, decoder: Any, padding: str = "exact", seed: int = 0, heard: float = 2.0
+    encoder: Any, decoder: Any, padding: str = "exact", seed: int = 0, heard: float = 1.5
 ) -> FlaxSpeechEncoderDecoderModel:
     """Returns a model of two transformers configs, with random weights and nothing compiled.
 
@@ -90,7 +90,7 @@ def shallow_model(decoder: str, padding: str = "exact") -> FlaxSpeechEncoderDeco
     return make_model(SHALLOW_ENCODER, hf, padding, heard=3.0)
 
 
-def random_params(module: Any, seed: int = 0, heard: float = 2.0) -> dict[str, Any]:
+def random_params(module: Any, seed: int = 0, heard: float = 1.5) -> dict[str, Any]:
     """Returns parameters so large that a wrong one shows, and logits of the order of 1."""
     numbers = np.random.default_rng(seed)
     flat = {

@@ -12,8 +12,8 @@ from transformers import (
 from transformers.models.big_bird.modeling_big_bird import BigBirdLayer
 from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
-from transformers.models.prophetnet.modeling_prophetnet import ProphetNetNgramSelfAttention
 from transformers.models.parakeet.modeling_parakeet import ParakeetEncoder
+from transformers.models.prophetnet.modeling_prophetnet import ProphetNetNgramSelfAttention
 from transformers.models.rembert.modeling_rembert import RemBertSelfAttention
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
@@ -195,16 +195,6 @@ class WritingProphetNet(ProphetNetForCausalLM):
                 for scores in found.cross_attentions
             )
         return found
-
-
-class HearingSeamless(SeamlessM4Tv2SpeechEncoder):
-    """SeamlessM4T's speech encoder with the method that tells its real states."""
-
-    def _get_feature_vector_attention_mask(self, frames, mask):
-        lengths = mask.sum(-1)
-        if self.adapter is not None:
-            lengths = self._compute_sub_sample_lengths_from_attention_mask(mask)
-        return (torch.arange(frames) < lengths[:, None]).long()
 
 
 HEARING = {
