@@ -238,7 +238,9 @@ UNREAD = {"sew-d": ("hidden_dropout",)}
 def rates_of(hf, part):
     """Returns the names of all rates that a half of a model has."""
     unread = UNREAD.get(hf.model_type, ())
-    return [n for n in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, n) and n not in unread]
+    names = [n for n in (*RATES, *LAYER_DROPS[part]) if hasattr(hf, n) and n not in unread]
+    of_speech = [name for name in names if name.startswith(("speech_encoder_", "adaptor_"))]
+    return of_speech or names  # the config of a whole translator has others for its text encoder
 
 
 def with_rates(hf, chosen=(), rate=0.3):
@@ -356,10 +358,12 @@ def test_the_feature_encoder_is_what_upstream_calls_by_that_name(encoder):
         *("conv3.", "groupnorm."),  # Moonshine's
         "conv.conv_layers.",  # Speech2Text's
         "prenet.feature_encoder.",  # SpeechT5's
+        "subsampling.",  # Parakeet's
     )
     expected = {path for path, name in upstream.items() if name.startswith(convolutions)}
     assert {p for p in paths if re.search(FEATURE_ENCODER, f"encoder/{p}")} == expected
-    assert expected
+    without = ("seamless_m4t_v2", "wav2vec2-bert")  # which project their features and no more
+    assert bool(expected) == (ENCODERS[encoder].model_type not in without)
 
 
 @pytest.mark.parametrize("call", ["encode", "forward"])
