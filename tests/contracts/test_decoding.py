@@ -358,7 +358,7 @@ def test_the_feature_encoder_is_what_upstream_calls_by_that_name(encoder):
         *("conv3.", "groupnorm."),  # Moonshine's
         "conv.conv_layers.",  # Speech2Text's
         "prenet.feature_encoder.",  # SpeechT5's
-        "subsampling.",  # Parakeet's
+        "subsampling.layers.",  # Parakeet's
     )
     expected = {path for path, name in upstream.items() if name.startswith(convolutions)}
     assert {p for p in paths if re.search(FEATURE_ENCODER, f"encoder/{p}")} == expected
