@@ -239,7 +239,7 @@ DECODERS = {
     "big_bird": BigBirdConfig(**BERT, sep_token_id=2, rescale_embeddings=True),
     "electra": ElectraConfig(**BERT | {"num_hidden_layers": 1}, embedding_size=20),
     "ernie": ErnieConfig(**BERT | {"num_hidden_layers": 1}, use_task_id=True),
-    "megatron-bert": MegatronBertConfig(**BERT),
+    "megatron-bert": MegatronBertConfig(**BERT | {"num_hidden_layers": 1}),
     "rembert": RemBertConfig(**BERT | {"num_hidden_layers": 1}, input_embedding_size=20, output_embedding_size=28),  # noqa: E501
     "roc_bert": RoCBertConfig(**BERT | {"num_hidden_layers": 1}, pronunciation_vocab_size=10, pronunciation_embed_dim=6, shape_vocab_size=12, shape_embed_dim=10),  # noqa: E501
     "roformer": RoFormerConfig(**BERT, embedding_size=20, rotary_value=True),

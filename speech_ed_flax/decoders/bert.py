@@ -38,7 +38,8 @@ class BertGenerationConfig(BertLikeConfig):
         Raises:
             ConfigError: naming the field that is not supported.
         """
-        return cls(**cls.shared(hf) | {"token_types": None, "transform": None})
+        own: dict[str, Any] = {"token_types": None, "transform": None}
+        return cls(**cls.shared(hf) | own)
 
 
 @dataclass(frozen=True, kw_only=True)

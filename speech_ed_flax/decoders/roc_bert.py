@@ -58,8 +58,10 @@ class RoCBert(BertLike):
     def setup(self):
         """Creates the modules."""
         super().setup()
-        self.shapes = Embed(*self.config.shapes)
-        self.pronunciations = Embed(*self.config.pronunciations)
+        rows, width = self.config.shapes
+        self.shapes = Embed(rows, width)
+        rows, width = self.config.pronunciations
+        self.pronunciations = Embed(rows, width)
         if self.config.merged is not None:
             self.merge = Dense(self.config.width)
 

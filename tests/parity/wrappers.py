@@ -88,6 +88,8 @@ class WritingWhisper(WhisperForCausalLM):
 class WritingMegatronBert(MegatronBertForCausalLM):
     """Megatron's BERT that reads any number of states: upstream's only as many as it has tokens."""
 
+    _can_set_attn_implementation_cached_value = False  # as upstream finds by reading its source
+
     def __init__(self, config):
         super().__init__(config)
         for number, layer in enumerate(self.bert.encoder.layer):
@@ -153,6 +155,8 @@ class CausalBigBirdLayer(BigBirdLayer):
 
 class WritingBigBird(BigBirdForCausalLM):
     """BigBird made of such layers."""
+
+    _can_set_attn_implementation_cached_value = False  # as upstream finds by reading its source
 
     def __init__(self, config):
         super().__init__(config)
