@@ -88,7 +88,7 @@ def transcribe(
     audio: list[Path],
     /,
     *,
-    model: Annotated[str | None, Parameter(alias="-m")] = None,
+    model: Annotated[str, Parameter(alias="-m")],
     output_dir: Annotated[Path | None, Parameter(alias="-o")] = None,
     format: Annotated[Format, Parameter(alias="-f")] = "txt",
     recursive: bool = False,
@@ -107,8 +107,7 @@ def transcribe(
 
     Args:
         audio: Files of any rate, channels and length, or folders of them.
-        model: Folder of a checkpoint, or its name on the Hub; if omitted, the small model that
-            comes with this package and hears little but spelled words and numbers.
+        model: Folder of a checkpoint, or its name on the Hub.
         output_dir: Write a file for each recording and format there, instead of to stdout.
         format: What to write; srt, vtt and tsv go to stdout for a single file only.
         recursive: Take the whole trees below folders, and keep them in the output folder.
@@ -124,8 +123,7 @@ def transcribe(
         refuse_collisions(recordings)
         output_dir.mkdir(parents=True, exist_ok=True)
     left = [r for r in recordings if not (skip_existing and results.has(r))]
-    name = _embedded(quiet) if model is None else model
-    recogniser = load_recogniser(name, recognition, local_files_only) if left else None
+    recogniser = load_recogniser(model, recognition, local_files_only) if left else None
     tally = Tally(kept=len(recordings) - len(left))
     for folder in empty:
         tally.fail(f"{folder}: holds no recording (name another folder, or use --recursive)")
@@ -146,15 +144,6 @@ def _results(audio: Sequence[Path], folder: Path | None, kind: str, skip_existin
     if folder is None and (kind == "all" or (several and kind in ("srt", "vtt", "tsv"))):
         raise UsageError(f"--format {kind} needs --output-dir: it does not fit on one stdout.")
     return Results(folder, tuple(RENDERERS) if kind == "all" else (kind,), several)
-
-
-def _embedded(quiet: bool) -> str:
-    """Returns the folder of the model that comes with the package, and says that it is used."""
-    from speech_ed_flax.embedded import FOLDER, HEARS
-
-    if not quiet:
-        print(f"using the embedded model, which hears {HEARS}: choose with -m", file=sys.stderr)
-    return str(FOLDER)
 
 
 def load_recogniser(name: str, recognition: Recognition, local_files_only: bool) -> Any:

@@ -32,7 +32,7 @@ PLACES: tuple[tuple[str, Splits], ...] = (
     (r"\b(out|down)/weight$", {TENSOR: (1,), FSDP: (0, 1)}),
     (r"\b(tokens/embedding|(head|ctc)/weight)$", {TENSOR: (0,), FSDP: (0, 1)}),
     (r"/weight$", {FSDP: (0, 1)}),
-    (r"\b(positions|distances)/embedding$", {FSDP: (1, 0)}),
+    (r"\b(positions|distances|predictions)/embedding$", {FSDP: (1, 0)}),
     # Small: a device that had a part of it would compute a few channels at a time.
     (FEATURE_ENCODER, WHOLE),
     # Groups are cut out of the outputs, so these stay whole.
