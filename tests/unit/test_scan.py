@@ -30,7 +30,8 @@ def loss(module, params, rngs=None):
 
 
 @pytest.mark.parametrize(
-    ("decoder", "remat"), [("bart", "none"), ("mbart", "full"), ("prophetnet", "dots")]
+    ("decoder", "remat"),
+    [("bart", "none"), ("mbart", "full"), ("prophetnet", "dots"), ("roformer", "none")],
 )
 def test_values_and_gradients_are_the_same(decoder, remat):
     module, params = make(decoder)
