@@ -6,7 +6,6 @@ al., 2022) and RoBERTa-PreLayerNorm (Wettig et al., 2022), each with ``is_decode
 ``add_cross_attention``.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from speech_ed_flax.family import Family
@@ -29,7 +28,8 @@ class RobertaConfig(RobertaLikeConfig):
         """
         extra_large = hf.model_type == "xlm-roberta-xl"
         fields = cls.shared(hf, pre_norm=extra_large or hf.model_type == "roberta-prelayernorm")
-        return cls(**fields | {"embedding_norm": not extra_large})
+        fields["embedding_norm"] = not extra_large
+        return cls(**fields)
 
 
 class ExtraLargeLayer(DecoderLayer):
@@ -50,7 +50,7 @@ class ExtraLarge(RobertaLike):
 
 def _family(
     model: str,
-    norms: Mapping[str, str] | None = None,
+    norms: dict[str, str] | None = None,
     module: type[RobertaLike] = RobertaLike,
 ) -> Family:
     """Returns a family; ``norms`` are the rows of those that are not where RoBERTa's are."""

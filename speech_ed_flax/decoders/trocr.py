@@ -35,7 +35,8 @@ class TrOCRConfig:
         vocab: number of tokens.
         padding: token whose embedding learns nothing as an input, if there is one.
         positions: longest sequence.
-        position_offset: rows of the position table before the first position.
+        position_offset: rows of the position table before the first position. The last of them is
+            that of padding, where positions are sinusoids.
         learned: whether positions are learned, and padding takes one; else they are sinusoids, and
             it takes none.
         embedding_scale: factor of the token embeddings.
@@ -129,8 +130,8 @@ class TrOCR(Decoder):
         config, offset = self.config, self.config.position_offset
         if config.learned:
             return self.positions(positions + offset)
-        table = fairseq_sinusoids(config.positions + offset, config.width, config.padding)
-        return jnp.asarray(table)[unpadded_positions(tokens, positions, config.padding)]
+        table = fairseq_sinusoids(config.positions + offset, config.width, padding=offset - 1)
+        return jnp.asarray(table)[unpadded_positions(tokens, positions, padding=offset - 1)]
 
     def score(self, x: Float[Array, "rows target width"]) -> Float[Array, "rows target vocab"]:
         """Scores every token."""
@@ -140,7 +141,7 @@ class TrOCR(Decoder):
 def with_sinusoids(state: State, config: TrOCRConfig) -> State:
     """Adds the table of positions, which Speech2Text2 keeps among its parameters."""
     rows = config.positions + _FAIRSEQ_OFFSET
-    table = fairseq_sinusoids(rows, config.width, config.padding)
+    table = fairseq_sinusoids(rows, config.width, padding=config.position_offset - 1)
     return state | {"model.decoder.embed_positions.weights": table}
 
 

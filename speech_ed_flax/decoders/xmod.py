@@ -42,6 +42,8 @@ class XmodLayerConfig(LayerConfig):
 class XmodConfig(RobertaLikeConfig):
     """Shape of an X-MOD decoder."""
 
+    layer: XmodLayerConfig
+
     @classmethod
     def from_hf(cls, hf: Any) -> "XmodConfig":
         """Reads an ``XmodConfig`` of transformers.

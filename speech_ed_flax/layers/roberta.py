@@ -51,6 +51,6 @@ class RobertaLike(BertLike):
         self, tokens: Int[Array, "rows target"], positions: Int[Array, "#rows target"]
     ) -> Float[Array, "rows target any"]:
         """Returns the embeddings of the positions; that of padding learns nothing."""
-        padding = self.config.padding
+        padding = self.config.position_offset - 1
         rows = unpadded_positions(tokens, positions, padding)
         return embed_tokens(self.positions, rows, padding)
