@@ -40,9 +40,10 @@ class SEWDConfig(SqueezedEncoderConfig):
 def _layer_from_hf(hf: Any) -> DisentangledConfig:
     if not hf.relative_attention:
         raise ConfigError("encoder.relative_attention=False is not supported: use True.")
-    for name in ("conv_kernel_size", "attention_head_size"):
-        if getattr(hf, name, 0):
-            raise ConfigError(f"encoder.{name}={getattr(hf, name)} is not supported: leave it out.")
+    head_dim = hf.hidden_size // hf.num_attention_heads
+    for name, meant in (("conv_kernel_size", 0), ("attention_head_size", head_dim)):
+        if getattr(hf, name, meant) != meant:
+            raise ConfigError(f"encoder.{name}={getattr(hf, name)} is not supported: use {meant}.")
     table_norm = hf.norm_rel_ebd.strip().lower()
     if table_norm not in ("none", "layer_norm"):
         raise ConfigError(
