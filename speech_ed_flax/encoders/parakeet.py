@@ -184,7 +184,8 @@ class Parakeet(nn.Module):
         x, lengths = Subsampler(config, name="feature_encoder")(features, lengths)
         x = Dense(layer.width, name="feature_projection")(x) * config.scale
         real = None if lengths is None else frame_mask(lengths, x.shape[1])
-        positions = Dropout(config.position_dropout)(layer.read_positions(x.shape[1]))
+        angles: Any = layer.read_positions(x.shape[1])
+        positions = Dropout(config.position_dropout)(angles)
         seen = None if real is None else real[:, None, None, :]
         encoder = ConformerEncoder(layer, config.layers, name="transformer")
         x = encoder(x, seen, real, positions)

@@ -38,6 +38,7 @@ class SeamlessConfig(FrameConformerConfig):
             ConfigError: naming the field that is not supported.
         """
         rate = hf.speech_encoder_dropout
+        rates: Any = dict.fromkeys(_RATES, rate)
         layer = ConformerConfig(
             width=hf.hidden_size,
             heads=hf.speech_encoder_attention_heads,
@@ -47,7 +48,7 @@ class SeamlessConfig(FrameConformerConfig):
             ),
             epsilon=hf.layer_norm_eps,
             layer_drop=hf.speech_encoder_layerdrop,
-            **dict.fromkeys(_RATES, rate),
+            **rates,
             size=odd_size(hf),
             causal=True,
             norm="layer",

@@ -141,7 +141,7 @@ class ConformerLayer(nn.Module):
         if config.positions == "relative":
             self.relative_positions = RelativePositions()
         elif config.positions == "relative_key":
-            self.relative_positions = ClippedDistances(config.left, config.right)
+            self.relative_positions = ClippedDistances(config.left or 0, config.right or 0)
         self.convolution = ConvolutionModule(config)
         self.convolution_norm = LayerNorm(config.layer_epsilon)
         self.second_feed_forward = self._feed_forward()
@@ -191,11 +191,14 @@ class ConformerLayer(nn.Module):
             turned = rotate(x, positions)
             return attention(turned, attention.project(turned, x), seen)
         key_value = attention.project(x)
-        biases = {
-            "relative": lambda query: self.relative_positions(query, key_value.key, positions),
-            "relative_key": lambda query: self.relative_positions(query),
-        }
-        return attention(x, key_value, seen, biases.get(kind))
+        if kind is None:
+            return attention(x, key_value, seen)
+        relative: Any = self.relative_positions
+        if kind == "relative_key":
+            return attention(x, key_value, seen, relative)
+        return attention(
+            x, key_value, seen, lambda query: relative(query, key_value.key, positions)
+        )
 
 
 class ConformerEncoder(nn.Module):
