@@ -217,7 +217,7 @@ ENCODERS = {
     "wav2vec2-conformer-rotary": Wav2Vec2ConformerConfig(**WAVEFORM, vocab_size=VOCAB, feat_extract_norm="layer", conv_bias=True, conv_depthwise_kernel_size=5, position_embeddings_type="rotary"),  # noqa: E501
     "wav2vec2-bert": Wav2Vec2BertConfig(**WAV2VEC2_BERT, add_adapter=True, use_intermediate_ffn_before_adapter=True, output_hidden_size=20),  # noqa: E501
     "seamless_m4t_v2": SeamlessM4Tv2Config(**SEAMLESS),
-    "parakeet": ParakeetEncoderConfig(**PARAKEET, dropout_positions=0.1),
+    "parakeet_encoder": ParakeetEncoderConfig(**PARAKEET, dropout_positions=0.1),
     "data2vec-audio": Data2VecAudioConfig(**WAVEFORM | {"num_conv_pos_embeddings": 2}, conv_pos_kernel_size=5),  # noqa: E501
     "sew": SEWConfig(**WAVEFORM, feat_extract_norm="layer", squeeze_factor=3),
     "sew-d": SEWDConfig(**WAVEFORM, squeeze_factor=2, position_buckets=8, max_position_embeddings=12),  # noqa: E501

@@ -23,7 +23,7 @@ ENCODER_CLASSES = [
     ("wav2vec2-conformer-rotary", "Wav2Vec2ConformerForPreTraining"),
     ("wav2vec2-bert", "Wav2Vec2BertModel"),
     ("wav2vec2-bert", "Wav2Vec2BertForCTC"),
-    ("parakeet", "ParakeetEncoder"),
+    ("parakeet_encoder", "ParakeetEncoder"),
     ("seamless_m4t_v2", "SeamlessM4Tv2ForSpeechToText"),
     ("moonshine", "MoonshineModel"),
     ("moonshine", "MoonshineForConditionalGeneration"),
@@ -117,6 +117,19 @@ def test_an_encoder_is_taken_out_of_any_checkpoint_that_has_it(family, name, tmp
     model = FlaxSpeechEncoderDecoderModel.from_encoder_decoder_pretrained(half, other)
     lacking = [path for path in model.fresh if path.startswith("encoder/")]
     assert all(re.search(FRESH["encoder"], path) for path in lacking), lacking
+
+
+@pytest.mark.parametrize("kind", ["CTC", "TDT"])
+def test_the_encoder_of_a_whole_recogniser_keeps_its_own_config(kind, tmp_path):
+    sizes = {"vocab_size": 9, "decoder_hidden_size": 4} if kind == "TDT" else {"vocab_size": 9}
+    config = getattr(transformers, f"Parakeet{kind}Config")(
+        encoder_config=ENCODERS["parakeet_encoder"].to_dict(), **sizes
+    )
+    half = saved(f"ParakeetFor{kind}", config, tmp_path / "encoder")
+    other = saved("BartForCausalLM", DECODERS["bart"], tmp_path / "decoder")
+    model = FlaxSpeechEncoderDecoderModel.from_encoder_decoder_pretrained(half, other)
+    assert model.config.encoder.model_type == "parakeet_encoder"
+    assert not any(path.startswith("encoder/") for path in model.fresh)
 
 
 @pytest.mark.parametrize(("family", "name"), DECODER_CLASSES)

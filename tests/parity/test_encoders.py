@@ -202,7 +202,7 @@ VARIANTS = [
     ("moonshine", MoonshineConfig, MOONSHINE | {"encoder_num_hidden_layers": 1}, MOONSHINES),
     ("wav2vec2-bert", Wav2Vec2BertConfig, WAV2VEC2_BERT | {"num_hidden_layers": 1}, WAV2VEC2_BERTS),
     ("seamless_m4t_v2", SeamlessM4Tv2Config, SEAMLESS | {"speech_encoder_layers": 1}, SEAMLESSES),
-    ("parakeet", ParakeetEncoderConfig, PARAKEET | {"num_hidden_layers": 1}, PARAKEETS),
+    ("parakeet_encoder", ParakeetEncoderConfig, PARAKEET | {"num_hidden_layers": 1}, PARAKEETS),
     ("speech_to_text", Speech2TextConfig, SPEECH_TO_TEXT | {"encoder_layers": 1}, SPEECH_TO_TEXTS),
     ("speecht5", SpeechT5Config, SPEECHT5 | {"num_hidden_layers": 1}, SPEECHT5S),
     (
