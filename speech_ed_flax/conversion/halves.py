@@ -95,7 +95,11 @@ def shorten(part: str, state: State, family: Family, config: Any) -> tuple[State
         ConfigError: the config has more layers.
     """
     state, notes = dict(state), []
-    inside = next(name for path, name in family.names.items() if "layers_{}/self_" in path)
+    inside = next(
+        name
+        for path, name in family.names.items()
+        if path.startswith("transformer/layers_{}/self_")
+    )
     numbered = re.compile(rf"^{re.escape(inside.partition('{}')[0])}(\d+)\.")
     layers = {name: int(match[1]) for name in state if (match := numbered.match(name))}
     depth = max(layers.values(), default=config.layers - 1) + 1
