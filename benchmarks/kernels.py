@@ -23,8 +23,10 @@ from jax import lax
 from speech_ed_flax.generation.ranking import largest
 from speech_ed_flax.layers import attend, linear
 from speech_ed_flax.layers.convolve import convolve
+from speech_ed_flax.layers.depthwise import depthwise
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.feed_forward import exact_gelu
+from speech_ed_flax.layers.plane import PlaneConvolution
 from speech_ed_flax.memory import keep_memory
 
 Ways = dict[str, Callable]
@@ -115,6 +117,38 @@ def positions(batch: int, time: int, width: int) -> tuple[Ways, tuple]:
         "lax, grouped": lambda x, kernel: library(x, kernel, 1, 64, 16),
     }
     return ways, (draw(batch, time, width), draw(128, width // 16, width))
+
+
+def channels(batch: int, time: int, width: int, size: int) -> tuple[Ways, tuple]:
+    """The depthwise convolution of a conformer layer."""
+    same = (size // 2, size // 2)
+    ways = {
+        "depthwise": lambda x, kernel: depthwise(x, kernel, same),
+        "lax, grouped": lambda x, kernel: library(x, kernel, 1, size // 2, width),
+    }
+    return ways, (draw(batch, time, width), draw(size, 1, width))
+
+
+def plane(frames: int, mels: int, width: int) -> tuple[Ways, tuple]:
+    """A depthwise convolution of Parakeet's, which halves frames and mels."""
+    convolution = PlaneConvolution(width, 3, 2)
+
+    def of_library(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (2, 2),
+            [(1, 1), (1, 1)],
+            dimension_numbers=("NHWC", "WHIO", "NHWC"),
+            feature_group_count=width,
+        )
+
+    def of_taps(x, kernel):
+        params = {"kernel": kernel, "bias": jnp.zeros(width)}
+        return convolution.apply({"params": params}, x)
+
+    ways = {"plane": of_taps, "lax": of_library}
+    return ways, (draw(1, frames, mels, width), draw(3, 3, 1, width))
 
 
 def backward(make: Callable, of: tuple[int, ...], *sizes: int) -> tuple[Ways, tuple]:
@@ -219,6 +253,16 @@ SETS: dict[str, list[tuple[str, Callable]]] = {
         ("the same, backward", partial(backward, positions, (0, 1), 1, 499, 768)),
         ("16 x 149 frames, width 192", partial(positions, 16, 149, 192)),
         ("the same, backward", partial(backward, positions, (0, 1), 16, 149, 192)),
+    ],
+    "depthwise": [
+        ("2 x 499 frames, kernel 31", partial(channels, 2, 499, 1024, 31)),
+        ("the same, backward", partial(backward, channels, (0, 1), 2, 499, 1024, 31)),
+        ("2 x 125 frames, kernel 9", partial(channels, 2, 125, 1024, 9)),
+        ("the same, backward", partial(backward, channels, (0, 1), 2, 125, 1024, 9)),
+    ],
+    "plane": [
+        ("10 s, 256 channels", partial(plane, 500, 40, 256)),
+        ("the same, backward", partial(backward, plane, (0, 1), 500, 40, 256)),
     ],
     "dropout": [
         ("feed-forward, 2 x 5 s", partial(dropout, 2, 249, 3072)),

@@ -19,7 +19,7 @@ def depthwise(
 ) -> Float[Array, "batch time2 width"]:
     """Convolves every channel with a kernel of its own.
 
-    ``benchmarks/kernels.py depthwise`` compares the formulations: XLA:CPU takes 4 to 30 times as
+    ``benchmarks/kernels.py depthwise`` compares the formulations: XLA:CPU takes 10 to 26 times as
     long for a convolution with as many groups as channels as for the same sum, tap by tap.
 
     Args:

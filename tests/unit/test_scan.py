@@ -17,8 +17,8 @@ INPUTS, MASK = families.speech(families.ENCODERS["wav2vec2"])
 TOKENS = jnp.asarray(np.maximum(families.text(), 0))
 
 
-def make(decoder):
-    module = build(families.joint(families.ENCODERS["wav2vec2"], families.DECODERS[decoder]))
+def make(decoder, encoder="wav2vec2"):
+    module = build(families.joint(families.ENCODERS[encoder], families.DECODERS[decoder]))
     return module, random_params(module)
 
 
@@ -30,11 +30,17 @@ def loss(module, params, rngs=None):
 
 
 @pytest.mark.parametrize(
-    ("decoder", "remat"),
-    [("bart", "none"), ("mbart", "full"), ("prophetnet", "dots"), ("roformer", "none")],
+    ("encoder", "decoder", "remat"),
+    [
+        ("wav2vec2", "bart", "none"),
+        ("wav2vec2", "mbart", "full"),
+        ("wav2vec2", "prophetnet", "dots"),
+        ("wav2vec2", "roformer", "none"),
+        ("wav2vec2-conformer", "bart", "dots"),
+    ],
 )
-def test_values_and_gradients_are_the_same(decoder, remat):
-    module, params = make(decoder)
+def test_values_and_gradients_are_the_same(encoder, decoder, remat):
+    module, params = make(decoder, encoder)
     expected = jax.jit(jax.value_and_grad(lambda p: loss(module, p)))(params)
     looped = with_layers(module, scan=True, remat=remat)
     found = jax.jit(jax.value_and_grad(lambda p: loss(looped, p)))(params)
