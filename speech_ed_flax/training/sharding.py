@@ -31,16 +31,17 @@ PLACES: tuple[tuple[str, Splits], ...] = (
     (r"\b(query|key|value|up)/bias$", {TENSOR: (0,)}),
     (r"\b(out|down)/weight$", {TENSOR: (1,), FSDP: (0, 1)}),
     (r"\b(tokens/embedding|(head|ctc)/weight)$", {TENSOR: (0,), FSDP: (0, 1)}),
-    (r"/weight$", {FSDP: (0, 1)}),
-    (r"\b(positions|distances|predictions)/embedding$", {FSDP: (1, 0)}),
+    (r"[/_]weight$", {FSDP: (0, 1)}),
+    (r"\b(pronunciations|shapes|predictions|distances)/embedding$", {FSDP: (1, 0)}),
+    (r"\bpositions/(embedding|sinusoids)$", {FSDP: (1, 0)}),
     # Small: a device that had a part of it would compute a few channels at a time.
     (FEATURE_ENCODER, WHOLE),
     # Groups are cut out of the outputs, so these stay whole.
-    (r"\bpositions/(kernel|direction|magnitude)$", {FSDP: (0, 1)}),
+    (r"positions/(kernel|direction|magnitude)$", {FSDP: (0, 1)}),
     (r"/kernel$", {FSDP: (2, 1)}),
 )
 """Weights are ``[outputs, inputs]``, embeddings ``[vocab, width]``, kernels ``[size, inputs,
-outputs]``. What is not named is small: biases, norms, magnitudes."""
+outputs]``. What is not named is small: biases, norms, magnitudes, token types, tables of heads."""
 
 ROWS = PartitionSpec((DATA, FSDP))
 """A batch is split over the devices of both axes."""

@@ -1,5 +1,6 @@
 """Meshes, where parameters lie on them, and which rows a process loads."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,13 +97,14 @@ def test_the_first_rule_splits_the_dimensions_that_divide(path, shape, expected)
 
 def test_every_matrix_of_every_family_is_split_but_for_the_small_ones():
     """The rules know all names: what is whole is a vector, or one of these."""
-    whole = ("encoder/feature_encoder/", "decoder/token_types/")
+    small = re.compile(
+        r"encoder/feature_encoder/|_bias$|gate_scale$|(_types|relative|relative_positions)/embedding$"
+    )
     for encoder, decoder in every_family_once():
         module = build(joint(ENCODERS[encoder], DECODERS[decoder]))
         for path, leaf in abstract_params(module).items():
             spec = place_of(abstract_mesh(1, 2, 1), path, leaf.shape).spec
-            small = path.startswith(whole) or path.endswith("_bias")
-            if len(leaf.shape) > 1 and not small:
+            if len(leaf.shape) > 1 and not small.search(path):
                 assert "fsdp" in spec, path
 
 
