@@ -463,7 +463,7 @@ class FlaxSpeechEncoderDecoderModel:
             params: parameters; the model's own if omitted.
             language: of the speech, for multilingual Whisper; detected if omitted.
             task: "transcribe" or "translate", for Whisper.
-            target_language: of the text, for mBART (``de`` or ``de_DE``).
+            target_language: of the text, for mBART (``de``, ``de_DE``, or the id of its token).
             input_values: another name for ``inputs``.
             input_features: another name for ``inputs``.
             **overrides: single settings, such as ``num_beams=5``, ``max_time=2.0`` (seconds),

@@ -1,7 +1,7 @@
 """Sound that is in memory already: arrays with their sampling rate."""
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ def _array_and_rate(source: Any) -> tuple[Any, Any]:
     )
 
 
-def read_array(source: Any, rate: int, max_seconds: float | int | None) -> np.ndarray:
-    """Returns the samples of an array with its rate; see ``read_audio``."""
+def stream_array(
+    source: Any, rate: int, max_seconds: float | int | None
+) -> Iterator[np.ndarray]:
+    """Yields the samples of an array with its rate; see ``stream_audio``."""
     array, source_rate = _array_and_rate(source)
     if not isinstance(source_rate, numbers.Real) or source_rate != source_rate // 1:  # or NaN
         raise AudioFormatError("<array>: the rate is no whole number (pass (array, rate in Hz))")
@@ -32,8 +34,8 @@ def read_array(source: Any, rate: int, max_seconds: float | int | None) -> np.nd
     mixer = Mixer("<array>", int(float(source_rate)), frames.shape[1], rate, max_seconds)
     mixer.check_duration(len(frames))
     for start in range(0, len(frames), _BLOCK):
-        mixer.add(_as_float(frames[start : start + _BLOCK]))
-    return mixer.result()
+        yield mixer.mix(_as_float(frames[start : start + _BLOCK]))
+    yield mixer.rest()
 
 
 def _frames_by_channels(array: Any) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Sound from a file, bytes, a stream or an array, as mono float32 samples at one rate.
 
-libsndfile decodes, block by block, so that a recording of any length costs little more memory than
-its result. What libsndfile lets pass in silence is refused here: sound cut short, NaN, one-hertz
+libsndfile decodes, block by block: a recording of any length can be heard in little memory. What libsndfile lets pass in silence is refused here: sound cut short, NaN, one-hertz
 rates, pipes, formats guessed from a file's name, MP3 files of unknown length.
 Decode workers start from this module: it imports numpy, soundfile and soxr and nothing heavier.
 """
@@ -10,12 +9,13 @@ import io
 import logging
 import os
 import stat
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from speech_ed_flax.audio.arrays import read_array
+from speech_ed_flax.audio.arrays import stream_array
 from speech_ed_flax.audio.containers import (
     is_mp3_frame,
     mp3_tells_its_length,
@@ -62,18 +62,39 @@ def read_audio(
         AudioError: One of this module's errors, or ``AudioError`` itself where a file cannot be
             opened. The message names the input.
     """
+    samples = bytearray()  # grows in place: joining blocks at the end would double it
+    blocks = stream_audio(source, rate, allow_truncated=allow_truncated, max_seconds=max_seconds)
+    for block in blocks:
+        samples += block.data
+    return np.frombuffer(samples, np.float32)
+
+
+def stream_audio(
+    source: Any,
+    rate: int = 16_000,
+    *,
+    allow_truncated: bool = False,
+    max_seconds: float | int | None = None,
+) -> Iterator[np.ndarray]:
+    """Yields the sound of ``source`` in blocks float32 ``[samples]``, holding one at a time.
+
+    Arguments and errors are those of ``read_audio``. Damage inside a file is found when the sound
+    before it has been yielded already.
+    """
     if isinstance(source, (str, os.PathLike)):
         name = os.fsdecode(source)
         with _open_regular(name) as stream:
-            return _read_stream(stream, name, rate, allow_truncated, max_seconds)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _read_stream(io.BytesIO(source), "<bytes>", rate, allow_truncated, max_seconds)
-    if hasattr(source, "read"):
+            yield from _stream(stream, name, rate, allow_truncated, max_seconds)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        content = io.BytesIO(source)
+        yield from _stream(content, "<bytes>", rate, allow_truncated, max_seconds)
+    elif hasattr(source, "read"):
         name, content = str(getattr(source, "name", "<stream>")), source.read()
         if not isinstance(content, bytes):
             raise AudioFormatError(f"{name}: the stream gives text (open it in mode 'rb')")
-        return _read_stream(io.BytesIO(content), name, rate, allow_truncated, max_seconds)
-    return read_array(source, rate, max_seconds)
+        yield from _stream(io.BytesIO(content), name, rate, allow_truncated, max_seconds)
+    else:
+        yield from stream_array(source, rate, max_seconds)
 
 
 def _open_regular(path: str) -> io.BufferedIOBase:
@@ -139,13 +160,13 @@ def _reason(error: soundfile.LibsndfileError) -> str:
     return f"libsndfile says {error.error_string.rstrip('.')!r}"
 
 
-def _read_stream(
+def _stream(
     stream: io.BufferedIOBase,
     name: str,
     rate: int,
     allow_truncated: bool,
     max_seconds: float | int | None,
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     head = stream.read(512)
     require_sound(head, name)
     missing = shortfall(stream, head, name)
@@ -155,7 +176,8 @@ def _read_stream(
         announced = sound.frames if sound.frames < _UNKNOWN_LENGTH else None
         mixer = Mixer(name, sound.samplerate, sound.channels, rate, max_seconds)
         mixer.check_duration(announced or 0)
-        failure = _decode(sound, mixer)
+        failure = yield from _decode(sound, mixer)
+        yield mixer.rest()
         enough = (announced or 0) - (_MP3_SLACK if sound.format == "MP3" else 0)
     complete = failure is None if announced is None else mixer.frames >= enough
     if not complete:
@@ -169,22 +191,23 @@ def _read_stream(
             raise AudioTruncatedError(f"{name}: {missing} (use --allow-truncated)")
     if missing:
         _LOGGER.warning("%s: %s", name, missing)
-    return mixer.result()
 
 
-def _decode(sound: soundfile.SoundFile, mixer: Mixer) -> soundfile.LibsndfileError | None:
-    """Gives every frame that can be decoded to the mixer; returns the error that ended it early."""
+def _decode(
+    sound: soundfile.SoundFile, mixer: Mixer
+) -> Generator[np.ndarray, None, soundfile.LibsndfileError | None]:
+    """Yields every frame that can be decoded, mixed; returns the error that ended it early."""
     block = np.empty((_BLOCK, sound.channels), np.float32)
     while True:
         try:
             frames = len(sound.read(_BLOCK, out=block))
         except soundfile.LibsndfileError as error:
             # The frames before the damage are in the block already; only their number is lost.
-            mixer.add(block[: max(0, _position(sound) - mixer.frames)])
+            yield mixer.mix(block[: max(0, _position(sound) - mixer.frames)])
             return error
         if frames == 0:
             return None
-        mixer.add(block[:frames])
+        yield mixer.mix(block[:frames])
 
 
 def _position(sound: soundfile.SoundFile) -> int:

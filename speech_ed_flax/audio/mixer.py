@@ -1,4 +1,4 @@
-"""Blocks of frames to mono samples at one rate."""
+"""Blocks of frames to blocks of mono samples at one rate."""
 
 import numpy as np
 import soxr
@@ -26,7 +26,6 @@ class Mixer:
         self.frames, self.source_rate = 0, source_rate
         self._name, self._max_seconds = name, max_seconds
         self._weights = np.full(channels, 1 / channels, np.float32)
-        self._samples = bytearray()  # grows in place: joining blocks at the end would double it
         self._resampler = None
         if source_rate != rate:
             self._resampler = soxr.ResampleStream(source_rate, rate, 1, "float32", quality="HQ")
@@ -40,8 +39,8 @@ class Mixer:
                 "(split the recording or raise the limit)"
             )
 
-    def add(self, block: np.ndarray) -> None:
-        """Takes float32 ``[frames, channels]``."""
+    def mix(self, block: np.ndarray) -> np.ndarray:
+        """Returns float32 ``[samples]`` of a block float32 ``[frames, channels]``."""
         self.check_duration(self.frames + len(block))
         if block.size and not np.abs(block).max() <= LOUDEST_SAMPLE:  # NaN compares false
             bad = np.argwhere(~(np.abs(block) <= LOUDEST_SAMPLE))[0]
@@ -51,11 +50,11 @@ class Mixer:
             )
         self.frames += len(block)
         mono = block @ self._weights  # the mean, several times faster than block.mean(axis=1)
-        self._samples += (self._resampler.resample_chunk(mono) if self._resampler else mono).data
+        return self._resampler.resample_chunk(mono) if self._resampler else mono
 
-    def result(self) -> np.ndarray:
-        """Returns float32 ``[samples]`` of all blocks; the mixer takes none after this."""
+    def rest(self) -> np.ndarray:
+        """Returns float32 ``[samples]`` that the last block left; the mixer takes none after it."""
+        nothing = np.empty(0, np.float32)
         if self._resampler and self.frames:
-            rest = self._resampler.resample_chunk(np.empty(0, np.float32), last=True)
-            self._samples += rest.data
-        return np.frombuffer(self._samples, np.float32)
+            return self._resampler.resample_chunk(nothing, last=True)
+        return nothing

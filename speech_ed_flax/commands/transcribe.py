@@ -28,7 +28,7 @@ class Recognition:
         max_new_tokens: Most tokens of one clip of up to 30 seconds.
         language: Of the speech, for multilingual Whisper; detected if omitted.
         task: For multilingual Whisper.
-        target_language: Of the text, for mBART: de or de_DE.
+        target_language: Of the text, for mBART: de, de_DE, or the id of its token.
         dtype: In which the model computes, where the processor can.
         weights: Keep the weights in int8, a quarter of the memory; the text may differ a little.
         allow_truncated: Transcribe a file that is cut short as far as it goes.

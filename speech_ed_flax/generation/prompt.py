@@ -80,12 +80,13 @@ def with_start(tokens: Any | None, start: int, batch: int) -> Int[np.ndarray, "b
 
 
 def target_language_token(model_type: str, tokenizer: Any | None, language: str) -> int:
-    """Returns the token that makes an mBART checkpoint write a language (``de`` or ``de_DE``).
+    """Returns the token that makes an mBART checkpoint write a language.
 
     Args:
         model_type: of the decoder.
         tokenizer: of the decoder, if there is one.
-        language: to be written.
+        language: to be written: ``de``, ``de_DE``, or the id of a token, which XLS-R's Catalan
+            (250005), Welsh (250007) and Latvian (250017) borrow from other languages.
 
     Raises:
         ConfigError: if the decoder is not mBART's, or its tokenizer has no such language.
@@ -97,6 +98,8 @@ def target_language_token(model_type: str, tokenizer: Any | None, language: str)
         )
     if tokenizer is None:
         raise ConfigError("target_language needs the checkpoint's tokenizer, and it has none.")
+    if language.isdecimal() and int(language) < len(tokenizer):
+        return int(language)
     codes = sorted(token for token in tokenizer.get_vocab() if _is_language_code(token))
     chosen = [code for code in codes if language in (code, code.split("_")[0])]
     if not chosen:

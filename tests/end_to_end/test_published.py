@@ -47,6 +47,11 @@ BERT_LARGE = {
     "type_vocab_size": 2, "vocab_size": 30522, "pad_token_id": 0, "is_decoder": True,
     "position_embedding_type": "absolute", "add_cross_attention": True,
 }  # fmt: skip
+ROBERTA_LARGE = BERT_LARGE | {
+    "model_type": "roberta", "layer_norm_eps": 1e-5, "max_position_embeddings": 514,
+    "type_vocab_size": 1, "vocab_size": 50265, "pad_token_id": 1, "bos_token_id": 0,
+    "eos_token_id": 2,
+}  # fmt: skip
 GPT2_MEDIUM = {
     "model_type": "gpt2", "n_embd": 1024, "n_layer": 24, "n_head": 16, "n_positions": 1024,
     "n_ctx": 1024, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
@@ -88,6 +93,7 @@ CHECKPOINTS = {
     "hf-internal-testing/tiny-random": published("tiny-random-speech-encoder-decoder"),
     "speech-seq2seq/wav2vec2-2-bert-large": published(BASE, LV60, BERT_LARGE),
     "speech-seq2seq/wav2vec2-2-gpt2-medium": published(BASE, LV60, GPT2_MEDIUM),
+    "speech-seq2seq/wav2vec2-2-roberta-large": published(BASE, LV60, ROBERTA_LARGE),
 }
 
 GENERATION = {
@@ -169,7 +175,7 @@ CODES = {"ar_AR": 250001, "de_DE": 250003, "et_EE": 250006, "tr_TR": 250023, "sl
 
 
 def test_xls_r_writes_the_language_that_it_is_asked_for(checkpoint):
-    """By its code; or by its token, as the languages must that mBART-50 has no code for."""
+    """By its code; or by its token, as the languages must that borrow that of another."""
     words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3} | CODES
     core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     folder, _ = checkpoint("facebook/wav2vec2-xls-r-300m-en-to-15")
@@ -177,6 +183,7 @@ def test_xls_r_writes_the_language_that_it_is_asked_for(checkpoint):
     model = FlaxSpeechEncoderDecoderModel.from_pretrained(folder)
     quick = {"max_length": 4, "num_beams": 1}
     asked = [({}, 250003), ({"forced_bos_token_id": 250005}, 250005)]
+    asked += [({"target_language": "3"}, 3)]
     asked += [({"target_language": code}, token) for code, token in CODES.items()]
     asked += [({"target_language": code.split("_")[0]}, token) for code, token in CODES.items()]
     for request, token in asked:

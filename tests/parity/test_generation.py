@@ -178,7 +178,7 @@ def test_a_given_beginning_is_continued_as_by_pytorch(shallow_pair, decoder):
     np.testing.assert_array_equal(ours.sequences, theirs.sequences.numpy())
 
 
-@pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
+@pytest.mark.parametrize(("encoder", "decoder"), PAIRS[::4])
 def test_every_sampled_token_is_one_that_pytorch_could_have_drawn(pair, encoder, decoder):
     pair = pair(encoder, decoder)
     inputs, mask = speech(ENCODERS[encoder])
