@@ -1,10 +1,8 @@
 """The model: an encoder and a decoder joined by cross-attention."""
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -233,19 +231,22 @@ def initialise(module: SpeechEncoderDecoder, key: Any) -> dict[str, Any]:
     return flatten_dict(variables["params"], sep="/")
 
 
-@lru_cache(maxsize=64)
-def abstract_params(module: SpeechEncoderDecoder) -> Mapping[str, Any]:
-    """Returns the shape of every parameter by path, allocating nothing; traced once for a module.
+def abstract_params(module: SpeechEncoderDecoder) -> dict[str, Any]:
+    """Returns the shape of every parameter by path, allocating nothing.
 
     Raises:
         ConfigError: if the sizes of the configuration do not fit each other.
     """
     try:
-        shapes = jax.eval_shape(lambda key: initialise(module, key), jax.random.key(0))
-        return MappingProxyType(shapes)
+        return dict(_traced_params(module))
     except _NONSENSE as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ConfigError(f"the sizes of the config do not fit each other ({reason}).") from error
+
+
+@lru_cache(maxsize=64)
+def _traced_params(module: SpeechEncoderDecoder) -> dict[str, Any]:
+    return jax.eval_shape(lambda key: initialise(module, key), jax.random.key(0))
 
 
 def match_dtype(inputs: Float[Array, "batch ..."], params: Params) -> Float[Array, "batch ..."]:
