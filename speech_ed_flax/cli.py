@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _speak_utf8()
     try:
-        outcome = app.meta(sys.argv[1:] if arguments is None else list(arguments))
+        given = sys.argv[1:] if arguments is None else arguments
+        outcome = app.meta(["/dev/stdin" if token == "-" else token for token in given])
         sys.stdout.flush()
         return int(outcome or Outcome.DONE)
     except CycloptsError as error:

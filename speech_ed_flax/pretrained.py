@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from transformers import GenerationConfig, SpeechEncoderDecoderConfig
 
 from speech_ed_flax import arguments
@@ -49,7 +49,10 @@ from speech_ed_flax.layers.fused import check_kernel
 from speech_ed_flax.model import SpeechEncoderDecoder, build, with_layers
 from speech_ed_flax.paths import FEATURE_ENCODER, freeze
 from speech_ed_flax.precision import computable, computed_dtype, quantise, refuse_integers
-from speech_ed_flax.transcription import Transcript, transcribe
+from speech_ed_flax.transcription import Listening, Thresholds, Transcriber, Transcript
+from speech_ed_flax.transcription.listening import BUCKETS
+from speech_ed_flax.transcription.recogniser import recogniser
+from speech_ed_flax.transcription.words import WordFinder
 from speech_ed_flax.types import Array, Params
 
 
@@ -507,7 +510,7 @@ class FlaxSpeechEncoderDecoderModel:
                 ``(samples, rate)``; or a list of them.
             batch_size: most clips of one batch.
             allow_truncated: whether a file that ends early is transcribed as far as it goes.
-            **settings: of ``generate``.
+            **settings: others of ``transcriber``, and those of ``generate``.
 
         Returns:
             A transcript; for a list a list, in which a recording that could not be read has an
@@ -517,13 +520,9 @@ class FlaxSpeechEncoderDecoderModel:
             AudioError: if a single recording cannot be read.
             ConfigError: if the checkpoint lacks its feature settings or its tokenizer.
         """
-        many = isinstance(audio, list)
-        results = self.transcripts(
-            audio if many else [audio],
-            batch_size=batch_size,
-            allow_truncated=allow_truncated,
-            **settings,
-        )
+        settings |= {"batch_size": batch_size, "allow_truncated": allow_truncated}
+        transcriber, many = self.transcriber(**settings), isinstance(audio, list)
+        results = transcriber.stream(audio if many else [audio])
         if many:
             return list(results)
         (result,) = results
@@ -531,28 +530,49 @@ class FlaxSpeechEncoderDecoderModel:
             raise AudioError(result.error)
         return result
 
-    def transcripts(
+    def transcriber(
         self,
-        sources: Iterable[Any],
         *,
         batch_size: int = 8,
+        workers: int = 0,
+        longest: float | int = BUCKETS[-1],
+        detector: str = "energy",
         allow_truncated: bool = False,
+        thresholds: Thresholds | None = None,
+        alternatives: int = 0,
+        word_timestamps: bool = False,
         **settings: Any,
-    ) -> Iterator[Transcript]:
-        """Yields the transcripts of many recordings, in order; arguments as in ``transcribe``."""
-        features = self.processor.features
+    ) -> Transcriber:
+        """Returns what transcribes any number of recordings: ``transcriber.stream(sources)``.
+
+        Args:
+            batch_size: most clips of one batch.
+            workers: processes that decode sound; with 0 this one does.
+            longest: most seconds of a clip.
+            detector: of speech: ``energy``, or the name that a package gave its own.
+            allow_truncated: whether a file that ends early is transcribed as far as it goes.
+            thresholds: beyond which a text is not believed; ``Thresholds()`` if omitted.
+            alternatives: further texts of each clip; a search needs as many more beams.
+            word_timestamps: whether to say when each word begins and ends.
+            **settings: of ``generate``.
+
+        Raises:
+            ConfigError: if the checkpoint lacks its feature settings or its tokenizer.
+        """
+        features, tokenizer = self.processor.features, self.processor.tokenizer
         if features is None:
             raise ConfigError(
                 "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
             )
-        model = self.with_padding("invariant")
-        chosen: dict[str, Any] = settings | {"num_return_sequences": 1}
-
-        def recognise(values: np.ndarray, mask: np.ndarray) -> list[str]:
-            found = model.generate(values, mask, **chosen)
-            return self.processor.text(found.sequences)
-
-        return transcribe(sources, features, recognise, batch_size, allow_truncated)
+        generate = partial(self.with_padding("invariant").generate, **settings)
+        words = WordFinder.of(self.generation_config, tokenizer) if word_timestamps else None
+        return Transcriber(
+            Listening(features, longest, detector=detector, allow_truncated=allow_truncated),
+            recogniser(generate, self.processor.text, alternatives, words),
+            batch_size,
+            Thresholds() if thresholds is None else thresholds,
+            workers,
+        )
 
 
 def _dropout_key(train: bool, dropout_rng: Any | None) -> Any | None:

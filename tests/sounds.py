@@ -11,3 +11,11 @@ def clips() -> list[np.ndarray]:
     click[7_000] = 1.0
     noise, whisper = 0.2 * random.standard_normal(50_000), 1e-4 * random.standard_normal(8_000)
     return [sound.astype(np.float32) for sound in (noise, sweep, click, whisper)]
+
+
+def speech_like(seconds: float, rate: int) -> np.ndarray:
+    """Returns noise with the rhythm of speech: four syllables a second, a pause of 0.5 s in 3 s."""
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(0).standard_normal(len(time))
+    syllables = 0.02 + np.sin(4 * np.pi * time) ** 2
+    return (0.1 * noise * np.where(time % 3 < 2.5, syllables, 1e-4)).astype(np.float32)

@@ -23,9 +23,7 @@ def _array_and_rate(source: Any) -> tuple[Any, Any]:
     )
 
 
-def stream_array(
-    source: Any, rate: int, max_seconds: float | int | None
-) -> Iterator[np.ndarray]:
+def stream_array(source: Any, rate: int, max_seconds: float | int | None) -> Iterator[np.ndarray]:
     """Yields the samples of an array with its rate; see ``stream_audio``."""
     array, source_rate = _array_and_rate(source)
     if not isinstance(source_rate, numbers.Real) or source_rate != source_rate // 1:  # or NaN

@@ -1,7 +1,8 @@
 """Sound from a file, bytes, a stream or an array, as mono float32 samples at one rate.
 
-libsndfile decodes, block by block: a recording of any length can be heard in little memory. What libsndfile lets pass in silence is refused here: sound cut short, NaN, one-hertz
-rates, pipes, formats guessed from a file's name, MP3 files of unknown length.
+libsndfile decodes, block by block: a recording of any length can be heard in little memory. What
+libsndfile lets pass in silence is refused here: sound cut short, NaN, one-hertz rates, pipes,
+formats guessed from a file's name, MP3 files of unknown length.
 Decode workers start from this module: it imports numpy, soundfile and soxr and nothing heavier.
 """
 

@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from speech_ed_flax.commands.outcome import UsageError
 from speech_ed_flax.commands.progress import Tally, progress_bar
-from speech_ed_flax.commands.transcribe import Recognition, load_recogniser
+from speech_ed_flax.commands.recognition import Recognition, load_recogniser
 from speech_ed_flax.commands.utterances import Utterance, find_utterances
 from speech_ed_flax.errors import SpeechError
 
@@ -95,6 +95,8 @@ def _recognise(
     shown: bool,
 ) -> list[tuple[Utterance, str]]:
     """Returns the utterances that could be read, in order, with what was recognised."""
+    from speech_ed_flax.transcription import Thresholds
+
     heard: list[Utterance] = []
 
     def sources() -> Iterator[tuple[Any, int]]:
@@ -107,9 +109,8 @@ def _recognise(
             heard.append(utterance)
             yield samples, model.processor.features.sampling_rate
 
-    transcripts = model.transcripts(
-        sources(), batch_size=recognition.batch_size, **recognition.settings()
-    )
+    settings = recognition.settings() | {"thresholds": Thresholds(None, None)}
+    transcripts = model.transcriber(**settings).stream(sources())
     predictions: list[tuple[Utterance, str]] = []
     with progress_bar(len(utterances), shown) as advance:
         for number, transcript in enumerate(transcripts):

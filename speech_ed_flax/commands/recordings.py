@@ -1,11 +1,15 @@
 """The recordings that arguments name, and what each is called among the results."""
 
+import glob
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from speech_ed_flax.commands.outcome import UsageError
+from speech_ed_flax.errors import SpeechError
 
 EXTENSIONS = (
     *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"),
@@ -13,45 +17,117 @@ EXTENSIONS = (
 )
 """Files of a folder with one of these endings, in upper or lower case, are recordings."""
 
+MANIFESTS = (".jsonl", ".json", ".tsv", ".csv")
+"""Files with one of these endings name recordings, or parts of them."""
 
-@dataclass(frozen=True)
+ARCHIVES = (".tar", ".tar.gz", ".tgz")
+"""Files with one of these endings hold recordings."""
+
+STDIN = Path("/dev/stdin")
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
-    """A file of sound, or a path that was named as one.
+    """Something to be transcribed.
 
     Attributes:
-        path: where it is.
+        source: a path, bytes, or a span of an archive.
+        name: what it is called in results and messages.
         stem: its name among the results, without an extension; below the folder that was named.
+        offset: seconds at which the wanted part of it starts.
+        duration: seconds of that part; None for all.
     """
 
-    path: Path
+    source: Any
+    name: str
     stem: Path
+    offset: float = 0.0
+    duration: float | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What no two recordings have in common."""
+        return self.source, self.offset, self.duration
 
 
-def find_recordings(
-    arguments: Sequence[Path], recursive: bool
-) -> tuple[list[Recording], list[Path]]:
-    """Finds the recordings that files and folders stand for.
+@dataclass
+class Found:
+    """What arguments stand for, each recording once, and why other things are none."""
+
+    recordings: list[Recording] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def find_recordings(arguments: Sequence[Path], recursive: bool) -> Found:
+    """Finds the recordings that files, folders, patterns, manifests and archives stand for.
 
     Args:
-        arguments: files, taken as they are whether they exist or not, and folders.
+        arguments: files, taken as they are whether they exist or not; folders; patterns such as
+            ``calls/*.wav``; manifests; tar archives; ``-`` for a recording on stdin.
         recursive: whether a folder stands for the whole tree below it.
-
-    Returns:
-        Each recording once, those of a folder sorted; and the folders that hold none.
     """
-    found: dict[Path, Recording] = {}
-    empty: list[Path] = []
+    found, seen = Found(), set()
     for argument in arguments:
-        if not argument.is_dir():
-            found.setdefault(argument, Recording(argument, Path(argument.stem)))
-            continue
-        paths = sorted(_sound_files(argument, recursive))
+        for recording in _recordings(argument, recursive):
+            if isinstance(recording, str):
+                found.faults.append(recording)
+            elif recording.key not in seen:
+                seen.add(recording.key)
+                found.recordings.append(recording)
+    return found
+
+
+def _recordings(argument: Path, recursive: bool) -> Iterator[Recording | str]:
+    """Yields the recordings of one argument, or what is wrong."""
+    if argument.is_dir():
+        yield from _of_folder(argument, recursive)
+    elif argument == STDIN:
+        yield Recording(sys.stdin.buffer.read(), "stdin", Path("stdin"))
+    elif argument.name.lower().endswith(MANIFESTS + ARCHIVES):
+        yield from _of_rows(argument)
+    elif glob.has_magic(str(argument)) and not argument.exists():
+        paths = sorted(map(Path, glob.glob(str(argument), recursive=True)))
         if not paths:
-            empty.append(argument)
+            yield f"{argument}: matches no file (correct the pattern)"
         for path in paths:
-            stem = path.relative_to(argument).with_name(path.stem)
-            found.setdefault(path, Recording(path, stem))
-    return list(found.values()), empty
+            yield from _recordings(path, recursive)
+    else:
+        yield Recording(argument, str(argument), Path(argument.stem))
+
+
+def _of_folder(folder: Path, recursive: bool) -> Iterator[Recording | str]:
+    paths = sorted(_sound_files(folder, recursive))
+    if not paths:
+        yield f"{folder}: holds no recording (name another folder, or use --recursive)"
+    for path in paths:
+        yield Recording(path, str(path), path.relative_to(folder).with_name(path.stem))
+
+
+def _of_rows(path: Path) -> Iterator[Recording | str]:
+    """Yields what a manifest or an archive holds."""
+    from speech_ed_flax.data.manifest import scan_manifest
+    from speech_ed_flax.data.rows import Fault
+    from speech_ed_flax.data.tar import scan_tar
+
+    is_manifest = path.name.lower().endswith(MANIFESTS)
+    scan = scan_manifest if is_manifest else scan_tar
+    try:
+        for row in scan(path, needs_text=False):
+            if isinstance(row, Fault):
+                yield str(row)
+                continue
+            # A duration without an offset describes the whole file, and is not needed.
+            part = (0.0, None) if row.offset is None else (row.offset, row.duration)
+            yield Recording(row.audio, row.id, _stem(row.id), *part)
+    except SpeechError as error:
+        yield str(error)
+
+
+def _stem(name: str) -> Path:
+    """Returns the name of a row's results: a path that stays below its folder."""
+    parts = [part for part in Path(name).parts if part not in ("..", os.sep)]
+    path = Path(*parts) if parts else Path("recording")
+    return path.with_name(path.stem) if path.suffix.lower() in EXTENSIONS else path
 
 
 def _sound_files(folder: Path, recursive: bool) -> Iterator[Path]:
@@ -71,7 +147,7 @@ def refuse_collisions(recordings: Iterable[Recording]) -> None:
         other = named.setdefault(recording.stem, recording)
         if other is not recording:
             raise UsageError(
-                f"{other.path} and {recording.path} would both be written as {recording.stem}.*: "
+                f"{other.name} and {recording.name} would both be written as {recording.stem}.*: "
                 "transcribe them into different folders, or name their common folder and use "
                 "--recursive."
             )

@@ -11,49 +11,42 @@ from cyclopts.validators import Number
 
 from speech_ed_flax.commands.outcome import UsageError
 from speech_ed_flax.commands.progress import Tally, progress_bar
+from speech_ed_flax.commands.recognition import Recognition, load_recogniser
 from speech_ed_flax.commands.recordings import Recording, find_recordings, refuse_collisions
 
 Format = Literal["txt", "json", "jsonl", "srt", "vtt", "tsv", "all"]
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
+Number0 = Annotated[int, Parameter(validator=Number(gte=0))]
 
 
-@Parameter(name="*", group="Recognition")
+@Parameter(name="*", group="Details")
 @dataclass(frozen=True, kw_only=True)
-class Recognition:
-    """How speech becomes text.
+class Details:
+    """What is said of a recording besides its text.
 
     Attributes:
-        batch_size: Clips recognised at once.
-        beam_size: Beams of the search; what the model says if omitted.
-        max_new_tokens: Most tokens of one clip of up to 30 seconds.
-        language: Of the speech, for multilingual Whisper; detected if omitted.
-        task: For multilingual Whisper.
-        target_language: Of the text, for mBART: de, de_DE, or the id of its token.
-        dtype: In which the model computes, where the processor can.
-        weights: Keep the weights in int8, a quarter of the memory; the text may differ a little.
-        allow_truncated: Transcribe a file that is cut short as far as it goes.
+        n_best: Further texts of each segment, in JSON; needs as many more beams.
+        word_timestamps: When each word begins and ends, in JSON.
+        log_prob_threshold: Suppress texts whose tokens are less likely on average.
+        compression_ratio_threshold: Suppress texts that repeat themselves more.
+        reference: Manifest with the true texts: say on stderr how many words were wrong.
     """
 
-    batch_size: Count = 8
-    beam_size: Count | None = None
-    max_new_tokens: Count | None = None
-    language: str | None = None
-    task: Literal["transcribe", "translate"] | None = None
-    target_language: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    weights: Literal["int8"] | None = None
-    allow_truncated: bool = False
+    n_best: Number0 = 0
+    word_timestamps: bool = False
+    log_prob_threshold: float = -2.0
+    compression_ratio_threshold: float = 2.4
+    reference: Path | None = None
 
     def settings(self) -> dict[str, Any]:
-        """Returns the settings of ``generate`` that were given."""
-        settings = {
-            "num_beams": self.beam_size,
-            "max_new_tokens": self.max_new_tokens,
-            "language": self.language,
-            "task": self.task,
-            "target_language": self.target_language,
+        """Returns the settings of ``FlaxSpeechEncoderDecoderModel.transcriber``."""
+        from speech_ed_flax.transcription import Thresholds
+
+        thresholds = Thresholds(self.log_prob_threshold, self.compression_ratio_threshold)
+        return {
+            "alternatives": self.n_best,
+            "word_timestamps": self.word_timestamps,
+            "thresholds": thresholds,
         }
-        return {name: value for name, value in settings.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -71,17 +64,16 @@ class Results:
         files = result_files(self.folder / recording.stem, self.kinds) if self.folder else []
         return bool(files) and all(path.exists() for path in files)
 
-    def publish(self, recording: Recording, transcript: Any) -> None:
-        """Prints or writes one transcript; of one that failed no file is written."""
-        from speech_ed_flax.commands.output import print_transcript, write_transcript
+    def writer(self, recording: Recording) -> Any:
+        """Returns what writes the transcript of a recording."""
+        from speech_ed_flax.commands.output import Files, Printer
 
         if self.folder is None:
-            print_transcript(transcript, self.kinds[0], self.several)
-        elif transcript.error is None:
-            write_transcript(transcript, self.folder / recording.stem, self.kinds)
+            return Printer(self.kinds[0], self.several)
+        return Files(self.folder / recording.stem, self.kinds)
 
 
-_DEFAULTS = Recognition()
+_RECOGNITION, _DETAILS = Recognition(), Details()
 
 
 def transcribe(
@@ -94,9 +86,11 @@ def transcribe(
     recursive: bool = False,
     skip_existing: bool = False,
     on_error: Literal["skip", "stop"] = "skip",
+    workers: Number0 | None = None,
     quiet: Annotated[bool, Parameter(alias="-q")] = False,
     local_files_only: bool = False,
-    recognition: Recognition = _DEFAULTS,
+    recognition: Recognition = _RECOGNITION,
+    details: Details = _DETAILS,
 ) -> int:
     """Turn recordings into text.
 
@@ -106,85 +100,108 @@ def transcribe(
     unusable.
 
     Args:
-        audio: Files of any rate, channels and length, or folders of them.
+        audio: Files of any rate, channels and length; folders of them; patterns; manifests
+            (.jsonl, .tsv, .csv); tar archives; - for stdin.
         model: Folder of a checkpoint, or its name on the Hub.
         output_dir: Write a file for each recording and format there, instead of to stdout.
         format: What to write; srt, vtt and tsv go to stdout for a single file only.
         recursive: Take the whole trees below folders, and keep them in the output folder.
         skip_existing: Keep results that are in the output folder already.
         on_error: What to do after a recording that cannot be read.
+        workers: Processes that decode sound; one for many recordings if omitted, 0 for none.
         quiet: Say nothing on stderr but errors.
         local_files_only: Stay off the network.
         recognition: How speech becomes text.
+        details: What is said besides it.
     """
-    results = _results(audio, output_dir, format, skip_existing)
-    recordings, empty = find_recordings(audio, recursive)
+    found = find_recordings(audio, recursive)
+    several = len(found.recordings) != 1 or len(audio) > 1 or audio[0].is_dir()
+    results = _results(several, output_dir, format, skip_existing)
     if output_dir is not None:
-        refuse_collisions(recordings)
+        refuse_collisions(found.recordings)
         output_dir.mkdir(parents=True, exist_ok=True)
-    left = [r for r in recordings if not (skip_existing and results.has(r))]
+    left = [r for r in found.recordings if not (skip_existing and results.has(r))]
     recogniser = load_recogniser(model, recognition, local_files_only) if left else None
-    tally = Tally(kept=len(recordings) - len(left))
-    for folder in empty:
-        tally.fail(f"{folder}: holds no recording (name another folder, or use --recursive)")
-    if left and not (empty and on_error == "stop"):
-        _transcribe(recogniser, left, recognition, results, tally, on_error == "stop", not quiet)
+    tally = Tally(kept=len(found.recordings) - len(left))
+    for fault in found.faults:
+        tally.fail(fault)
+    if left and not (found.faults and on_error == "stop"):
+        if workers is None:
+            workers = int(len(left) > 2 * recognition.batch_size)
+        settings = {"workers": workers} | recognition.settings() | details.settings()
+        transcriber = recogniser.transcriber(**settings)
+        texts = _transcribe(transcriber, left, results, tally, on_error == "stop", not quiet)
+        if details.reference is not None:
+            _compare(details.reference, texts)
     if not quiet:
         print(tally.summary(), file=sys.stderr)
     return tally.outcome()
 
 
-def _results(audio: Sequence[Path], folder: Path | None, kind: str, skip_existing: bool) -> Results:
+def _results(several: bool, folder: Path | None, kind: str, skip_existing: bool) -> Results:
     """Returns where results go, unless the arguments contradict each other."""
-    from speech_ed_flax.commands.output import RENDERERS
+    from speech_ed_flax.commands.output import FORMATS
 
-    several = len(audio) > 1 or audio[0].is_dir()
     if folder is None and skip_existing:
         raise UsageError("--skip-existing needs --output-dir: results on stdout are not kept.")
     if folder is None and (kind == "all" or (several and kind in ("srt", "vtt", "tsv"))):
         raise UsageError(f"--format {kind} needs --output-dir: it does not fit on one stdout.")
-    return Results(folder, tuple(RENDERERS) if kind == "all" else (kind,), several)
-
-
-def load_recogniser(name: str, recognition: Recognition, local_files_only: bool) -> Any:
-    """Loads the model of a command that turns recordings into text."""
-    from speech_ed_flax.commands.process import settle
-    from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
-
-    settle()
-    return FlaxSpeechEncoderDecoderModel.from_pretrained(
-        name,
-        dtype=recognition.dtype,
-        weights=recognition.weights,
-        local_files_only=local_files_only,
-    )
+    return Results(folder, tuple(FORMATS) if kind == "all" else (kind,), several)
 
 
 def _transcribe(
-    model: Any,
+    transcriber: Any,
     recordings: Sequence[Recording],
-    recognition: Recognition,
     results: Results,
     tally: Tally,
     stop: bool,
     shown: bool,
-) -> None:
-    """Transcribes recordings in order, publishing each as soon as its text is known."""
-    transcripts = model.transcripts(
-        (recording.path for recording in recordings),
-        batch_size=recognition.batch_size,
-        allow_truncated=recognition.allow_truncated,
-        **recognition.settings(),
-    )
+) -> dict[str, str]:
+    """Transcribes recordings in order, writing what is known; returns their texts by name."""
+    from speech_ed_flax.transcription import Job, Transcript
+
+    jobs = (Job(r.source, r.name, r.offset, r.duration) for r in recordings)
+    waiting, writer, texts = iter(recordings), None, {}
     # On a terminal that shows the results as they come, they are the progress.
     shown = shown and (results.folder is not None or not sys.stdout.isatty())
-    with progress_bar(len(recordings), shown) as advance:
-        for recording, transcript in zip(recordings, transcripts, strict=True):
-            results.publish(recording, transcript)
-            if transcript.error is None:
-                tally.succeed(transcript.duration)
-            else:
-                tally.fail(transcript.error)
-                if stop:
-                    return
-            advance()
+    try:
+        with progress_bar(len(recordings), shown) as advance:
+            for event in transcriber.follow(jobs):
+                writer = writer or results.writer(next(waiting))
+                if not isinstance(event, Transcript):
+                    writer.add(event)
+                    continue
+                writer.end(event)
+                writer = None
+                if event.error is None:
+                    tally.succeed(event.duration)
+                    texts[event.source] = event.text
+                else:
+                    tally.fail(event.error)
+                    if stop:
+                        break
+                advance()
+    finally:
+        if writer is not None and results.folder is not None:
+            writer.drop()
+    return texts
+
+
+def _compare(manifest: Path, texts: dict[str, str]) -> None:
+    """Says on stderr how far texts are from those of a manifest, case and punctuation aside."""
+    from speech_ed_flax.data.manifest import read_manifest
+    from speech_ed_flax.metrics import score
+
+    rows = {key: row for row in read_manifest(manifest).rows for key in (row.id, str(row.audio))}
+    pairs = [(rows[name].text, text) for name, text in texts.items() if name in rows]
+    if not pairs:
+        print(f"{manifest}: names none of the recordings", file=sys.stderr)
+        return
+    references, hypotheses = zip(*pairs, strict=True)
+    scores = score(references, hypotheses, ("wer", "cer", "bleu"), normalizer="basic", bootstrap=0)
+    values = {name: found.value for name, found in scores.metrics.items()}
+    print(
+        f"{len(pairs)} of {len(texts)} compared: WER {100 * values['wer']:.2f} %, "
+        f"CER {100 * values['cer']:.2f} %, BLEU {values['bleu']:.1f}",
+        file=sys.stderr,
+    )

@@ -6,7 +6,7 @@ A row that cannot be used is a ``Fault`` with its line and reason, never an exce
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Man
     )
 
 
-def scan_manifest(path: str | Path, audio_root: str | Path | None = None) -> Iterator[Row | Fault]:
+def scan_manifest(
+    path: str | Path, audio_root: str | Path | None = None, needs_text: bool = True
+) -> Iterator[Row | Fault]:
     """Yields the rows and faults of a manifest, in order.
 
     JSON lines, or a table with a line of names: tabs in ``.tsv``, where quotes mean nothing, and
@@ -49,6 +51,7 @@ def scan_manifest(path: str | Path, audio_root: str | Path | None = None) -> Ite
     Args:
         path: the manifest.
         audio_root: folder that paths in it are relative to; its own folder if omitted.
+        needs_text: whether rows without text are faults.
 
     Raises:
         DataError: it cannot be read at all, or is no manifest.
@@ -58,19 +61,19 @@ def scan_manifest(path: str | Path, audio_root: str | Path | None = None) -> Ite
         raise DataError(f"{path}: manifests end in {', '.join(SUFFIXES)} (rename or convert it).")
     root = os.fspath(path.parent if audio_root is None else audio_root)
     try:
-        for line, columns in _lines(path):
-            yield _entry(columns, str(path), line, root)
+        for line, columns in _lines(path, needs_text):
+            yield _entry(columns, str(path), line, root, needs_text)
     except OSError as error:
         raise DataError(f"{path}: cannot be read, {error.strerror} (check the path).") from error
 
 
-def _lines(path: Path) -> Iterator[_Line]:
+def _lines(path: Path, needs_text: bool) -> Iterator[_Line]:
     # What is not UTF-8 is found where it matters: in a text it is a fault, in a path it is not.
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         if path.suffix.lower() in (".json", ".jsonl"):
             yield from _json_lines(file)
         else:
-            yield from _table(file, path)
+            yield from _table(file, path, needs_text)
 
 
 def _json_lines(file: Iterator[str]) -> Iterator[_Line]:
@@ -85,7 +88,7 @@ def _json_lines(file: Iterator[str]) -> Iterator[_Line]:
         yield number, columns if isinstance(columns, dict) else "not a JSON object"
 
 
-def _table(file: Iterator[str], path: Path) -> Iterator[_Line]:
+def _table(file: Iterator[str], path: Path, needs_text: bool) -> Iterator[_Line]:
     if path.suffix.lower() == ".tsv":
         reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -101,27 +104,29 @@ def _table(file: Iterator[str], path: Path) -> Iterator[_Line]:
         if fields is None:
             return
         if names is None:
-            names = _check_names(fields, path)
+            names = _check_names(fields, path, ("audio", "text") if needs_text else ("audio",))
         elif len(fields) > len(names):
             yield line, f"{len(fields)} fields under {len(names)} names"
         elif fields:
             yield line, dict(zip(names, fields, strict=False))
 
 
-def _check_names(fields: list[str], path: Path) -> list[str]:
+def _check_names(fields: list[str], path: Path, needed: Sequence[str]) -> list[str]:
     named = dict.fromkeys(fields, "?")
-    if column(named, "audio") is None or column(named, "text") is None:
+    if any(column(named, name) is None for name in needed):
         raise DataError(
-            f"{path}: the first line must name the columns, among them audio and text; it is "
-            f"{', '.join(fields)[:200]!r}."
+            f"{path}: the first line must name the columns, among them {' and '.join(needed)}; it "
+            f"is {', '.join(fields)[:200]!r}."
         )
     return fields
 
 
-def _entry(columns: Mapping[str, Any] | str, source: str, line: int, root: str) -> Row | Fault:
+def _entry(
+    columns: Mapping[str, Any] | str, source: str, line: int, root: str, needs_text: bool
+) -> Row | Fault:
     if isinstance(columns, str):
         return Fault(source, line, columns)
     audio = column(columns, "audio")
     if not isinstance(audio, str) or "\0" in audio:
         return Fault(source, line, "no audio" if audio is None else "audio is not a path")
-    return read_row(columns, os.path.join(root, audio), audio, source, line)
+    return read_row(columns, os.path.join(root, audio), audio, source, line, needs_text)

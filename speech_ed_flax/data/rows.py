@@ -80,7 +80,12 @@ def column(columns: Mapping[str, Any], name: str) -> Any:
 
 
 def read_row(
-    columns: Mapping[str, Any], audio: Audio, name: str, source: str, line: int
+    columns: Mapping[str, Any],
+    audio: Audio,
+    name: str,
+    source: str,
+    line: int,
+    needs_text: bool = True,
 ) -> Row | Fault:
     """Returns the row that columns describe, or what is wrong with them.
 
@@ -90,6 +95,7 @@ def read_row(
         name: id of the row, unless a column says another.
         source: file that it was read from.
         line: its number there.
+        needs_text: whether a row without text is of no use.
     """
     chosen = column(columns, "id")
     name = name if chosen is None else str(chosen)
@@ -97,15 +103,17 @@ def read_row(
         duration, offset = _stretch(columns)
         if offset is not None and chosen is None:
             name = f"{name}@{offset:g}"  # rows of one recording
-        language, text = column(columns, "language"), _text(columns)
+        language, text = column(columns, "language"), _text(columns, needs_text)
     except DataError as error:
         return Fault(source, line, str(error), name)
     language = None if language is None else sys.intern(str(language))
     return Row(name, audio, text, duration, offset, language, columns, source, line)
 
 
-def _text(columns: Mapping[str, Any]) -> str:
+def _text(columns: Mapping[str, Any], needed: bool) -> str:
     text = column(columns, "text")
+    if text is None and not needed:
+        return ""
     if text is None or (isinstance(text, str) and not text.strip()):
         raise DataError("no text")
     if not isinstance(text, str):

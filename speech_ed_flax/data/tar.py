@@ -21,10 +21,14 @@ _SOUND = ("wav", "flac", "ogg", "opus", "mp3", "oga", "aiff", "aif", "au", "sph"
 _TEXTS = ("txt", "text", "transcript")
 
 
-def scan_tar(path: Path) -> Iterator[Row | Fault]:
+def scan_tar(path: Path, needs_text: bool = True) -> Iterator[Row | Fault]:
     """Yields the samples of an archive, in order.
 
     Sound of an archive that is not compressed is a ``Span`` of it, and read when it is wanted.
+
+    Args:
+        path: of the archive.
+        needs_text: whether samples without text are faults.
 
     Raises:
         DataError: it is no tar archive, or is damaged.
@@ -34,7 +38,7 @@ def scan_tar(path: Path) -> Iterator[Row | Fault]:
             members = (member for member in archive if member.isfile())
             for number, (name, group) in enumerate(groupby(members, _key), 1):
                 files = {_extension(member): member for member in group}
-                yield _sample(archive, files, name, str(path), number)
+                yield _sample(archive, files, name, str(path), number, needs_text)
     except (OSError, EOFError, tarfile.TarError) as error:
         raise DataError(f"{path}: is no readable tar archive, {error} (fetch it again).") from error
 
@@ -54,7 +58,12 @@ def _extension(member: tarfile.TarInfo) -> str:
 
 
 def _sample(
-    archive: tarfile.TarFile, files: dict[str, tarfile.TarInfo], name: str, path: str, number: int
+    archive: tarfile.TarFile,
+    files: dict[str, tarfile.TarInfo],
+    name: str,
+    path: str,
+    number: int,
+    needs_text: bool,
 ) -> Row | Fault:
     sound = next((files[kind] for kind in _SOUND if kind in files), None)
     if sound is None:
@@ -70,8 +79,8 @@ def _sample(
         columns["text"] = _content(archive, text).decode("utf-8", "surrogateescape")
     if archive.fileobj is not None and path.endswith(".tar"):
         place = Span(path, sound.offset_data, sound.size, f"{path}:{sound.name}")
-        return read_row(columns, place, name, path, number)
-    return read_row(columns, _content(archive, sound), name, path, number)
+        return read_row(columns, place, name, path, number, needs_text)
+    return read_row(columns, _content(archive, sound), name, path, number, needs_text)
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -10,17 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import BartConfig, PreTrainedTokenizerFast, Wav2Vec2Config
+from guesser import WORDS, guesser
+from sounds import speech_like
 
-from speech_ed_flax.audio.features import WaveformFeatures
 from speech_ed_flax.cli import main
 from speech_ed_flax.commands import doctor as doctor_module
-from speech_ed_flax.commands.output import RENDERERS
-from speech_ed_flax.conversion.config import join
-from speech_ed_flax.conversion.processor import Processor
+from speech_ed_flax.commands.output import FORMATS, Printer, render
 from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 from speech_ed_flax.transcription import Segment, Transcript
 
@@ -28,49 +23,19 @@ SCRIPT = Path(sys.executable).with_name("speech-ed-flax")
 SHARED = Path(__file__).parents[3] / "shared"
 WHISPER = SHARED / "checkpoints/whisper-tiny.en"
 SPEECH = SHARED / "data/kathleen/flac/arctic_a0001_1592748574.flac"
-WORDS = ["<pad>", "<s>", "</s>", "<unk>", "one", "two", "three", "four", "five", "six", "seven"]
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    """A tiny random model that says three words of whatever it hears."""
-    tokenizer = Tokenizer(WordLevel({word: at for at, word in enumerate(WORDS)}, "<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    special = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), WORDS, strict=False))
-    encoder = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=(8, 8, 8),
-        conv_kernel=(10, 8, 8),
-        conv_stride=(5, 8, 8),
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    sizes = {"d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2}
-    decoder = BartConfig(vocab_size=11, decoder_ffn_dim=16, max_position_embeddings=32, **sizes)
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-    decoder.forced_eos_token_id = None
-    built = FlaxSpeechEncoderDecoderModel(
-        join(encoder, decoder, **ids),
-        processor=Processor(
-            WaveformFeatures(), PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-        ),
-    )
-    # Without these a random model could say nothing but special tokens, which are no text.
-    built.generation_config.update(min_new_tokens=3, max_new_tokens=3, suppress_tokens=[0, 1, 3])
     folder = tmp_path_factory.mktemp("checkpoint")
-    built.save_pretrained(folder)
+    guesser().save_pretrained(folder)
     return str(folder)
 
 
 def record(path, seconds=0.5, rate=16_000, channels=1):
-    """Writes noise; the format is that of the path's extension."""
-    shape = (int(seconds * rate), channels)
-    noise = np.random.default_rng(len(path.name)).uniform(-0.5, 0.5, shape)
+    """Writes what sounds like speech; the format is that of the path's extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, noise.astype(np.float32), rate)
+    soundfile.write(path, np.stack([speech_like(seconds, rate)] * channels, axis=1), rate)
     return path
 
 
@@ -79,8 +44,12 @@ def junk(path):
     return path
 
 
+GUESSES = ("--log-prob-threshold", "-9")
+"""Lets a model speak that is sure of nothing."""
+
+
 def transcribe(*arguments):
-    return main(["transcribe", *map(str, arguments)])
+    return main(["transcribe", *map(str, arguments), *GUESSES])
 
 
 def error_lines(capsys):
@@ -106,7 +75,7 @@ def test_help_imports_neither_jax_nor_transformers_nor_flax():
 def test_the_script_gives_the_text_alone_on_stdout_and_a_summary_on_stderr(model, tmp_path):
     recording = record(tmp_path / "a.wav")
     ran = subprocess.run(
-        [SCRIPT, "transcribe", recording, "-m", model], capture_output=True, text=True
+        [SCRIPT, "transcribe", recording, "-m", model, *GUESSES], capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
     assert set(ran.stdout.split()) <= set(WORDS[4:])
@@ -164,7 +133,10 @@ def test_json_is_an_object_a_line_and_has_those_that_failed(model, tmp_path, cap
     assert first["source"] == str(good)
     assert first["error"] is None
     assert first["duration"] == 0.5
-    assert first["segments"] == [{"start": 0.0, "end": 0.5, "text": first["text"]}]
+    (segment,) = first["segments"]
+    assert (segment["start"], segment["end"], segment["text"]) == (0.0, 0.5, first["text"])
+    assert segment["avg_log_prob"] < 0
+    assert 0 < segment["compression_ratio"] < 2
     assert second["error"].startswith(f"{bad}: not a sound file")
     assert second["text"] == ""
 
@@ -211,7 +183,7 @@ def test_all_formats_are_written_and_nothing_else_is_left(model, tmp_path, capsy
     recording, out = record(tmp_path / "a.b.wav"), tmp_path / "out"
     assert transcribe(recording, "-m", model, "-o", out, "-f", "all") == 0
     assert capsys.readouterr().out == ""
-    assert sorted(path.name for path in out.iterdir()) == sorted(f"a.b.{k}" for k in RENDERERS)
+    assert sorted(path.name for path in out.iterdir()) == sorted(f"a.b.{k}" for k in FORMATS)
     text = (out / "a.b.txt").read_text().strip()
     assert json.loads((out / "a.b.json").read_text())["text"] == text
     assert json.loads((out / "a.b.jsonl").read_text())["text"] == text
@@ -375,25 +347,25 @@ LONG = Transcript(
 
 
 def test_subtitles_have_hours_and_nothing_that_looks_like_their_times():
-    assert RENDERERS["srt"](LONG) == (
+    assert render(LONG, "srt") == (
         "1\n00:00:00,000 --> 00:00:01,234\nbefore after\n\n"
         "2\n01:01:01,500 --> 01:01:30,000\nwhat -> that\n"
     )
-    assert RENDERERS["vtt"](LONG) == (
+    assert render(LONG, "vtt") == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.234\nbefore after\n\n"
         "01:01:01.500 --> 01:01:30.000\nwhat -> that\n"
     )
 
 
 def test_tables_have_milliseconds_and_no_tab_in_a_text():
-    assert RENDERERS["tsv"](LONG) == (
+    assert render(LONG, "tsv") == (
         "start\tend\ttext\n0\t1234\tbefore after\n3661500\t3690000\twhat --> that\n"
     )
 
 
 def test_silence_is_an_empty_result_in_every_format():
     silence = Transcript("quiet.wav", duration=1.0)
-    contents = {kind: render(silence) for kind, render in RENDERERS.items()}
+    contents = {kind: render(silence, kind) for kind in FORMATS}
     assert contents["txt"] == "\n"
     assert contents["srt"] == ""
     assert contents["vtt"] == "WEBVTT\n"
@@ -401,11 +373,9 @@ def test_silence_is_an_empty_result_in_every_format():
 
 
 def test_a_file_name_that_is_not_utf8_still_makes_json(monkeypatch):
-    from speech_ed_flax.commands.output import print_transcript
-
     printed = io.StringIO()
     monkeypatch.setattr(sys, "stdout", printed)
-    print_transcript(Transcript("caf\udce9.wav"), "json", several=False)
+    Printer("json", several=False).end(Transcript("caf\udce9.wav"))
     printed.getvalue().encode("utf-8")
     assert json.loads(printed.getvalue())["source"] == "caf\udce9.wav"
 

@@ -1,0 +1,70 @@
+"""How the commands turn speech into text, and the model that does it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+@Parameter(name="*", group="Recognition")
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """How speech becomes text.
+
+    Attributes:
+        batch_size: Clips recognised at once.
+        longest: Most seconds of one clip.
+        detector: Of speech: energy, or the name of one that an installed package has.
+        beam_size: Beams of the search; what the model says if omitted.
+        max_new_tokens: Most tokens of one clip of up to 30 seconds.
+        language: Of the speech, for multilingual Whisper; detected if omitted.
+        task: For multilingual Whisper.
+        target_language: Of the text, for mBART: de, de_DE, or the id of its token.
+        dtype: In which the model computes, where the processor can.
+        weights: Keep the weights in int8, a quarter of the memory; the text may differ a little.
+        allow_truncated: Transcribe a file that is cut short as far as it goes.
+    """
+
+    batch_size: Count = 8
+    longest: Annotated[float, Parameter(validator=Number(gte=1, lte=30))] = 30.0
+    detector: str = "energy"
+    beam_size: Count | None = None
+    max_new_tokens: Count | None = None
+    language: str | None = None
+    task: Literal["transcribe", "translate"] | None = None
+    target_language: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    weights: Literal["int8"] | None = None
+    allow_truncated: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings of ``FlaxSpeechEncoderDecoderModel.transcriber``."""
+        settings = {
+            "batch_size": self.batch_size,
+            "longest": self.longest,
+            "detector": self.detector,
+            "allow_truncated": self.allow_truncated,
+            "num_beams": self.beam_size,
+            "max_new_tokens": self.max_new_tokens,
+            "language": self.language,
+            "task": self.task,
+            "target_language": self.target_language,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+
+def load_recogniser(name: str, recognition: Recognition, local_files_only: bool) -> Any:
+    """Loads the model of a command that turns recordings into text."""
+    from speech_ed_flax.commands.process import settle
+    from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
+
+    settle()
+    return FlaxSpeechEncoderDecoderModel.from_pretrained(
+        name,
+        dtype=recognition.dtype,
+        weights=recognition.weights,
+        local_files_only=local_files_only,
+    )
