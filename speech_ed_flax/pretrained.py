@@ -37,6 +37,7 @@ from speech_ed_flax.conversion.hub import read_json, resolve
 from speech_ed_flax.conversion.load import Loaded, join_halves, load
 from speech_ed_flax.conversion.processor import Processor, fit_features
 from speech_ed_flax.conversion.save import SHARD_SIZE, save_weights, write_json
+from speech_ed_flax.devices import over_devices
 from speech_ed_flax.errors import AudioError, ConfigError
 from speech_ed_flax.generation.allowed import Allowed
 from speech_ed_flax.generation.output import GenerationOutput
@@ -545,6 +546,8 @@ class FlaxSpeechEncoderDecoderModel:
     ) -> Transcriber:
         """Returns what transcribes any number of recordings: ``transcriber.stream(sources)``.
 
+        All devices of this process share every batch.
+
         Args:
             batch_size: most clips of one batch.
             workers: processes that decode sound; with 0 this one does.
@@ -564,7 +567,8 @@ class FlaxSpeechEncoderDecoderModel:
             raise ConfigError(
                 "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
             )
-        generate = partial(self.with_padding("invariant").generate, **settings)
+        model, devices = self.with_padding("invariant"), jax.local_devices()
+        generate = partial(over_devices(model.generate, self.params, devices), **settings)
         words = WordFinder.of(self.generation_config, tokenizer) if word_timestamps else None
         return Transcriber(
             Listening(features, longest, detector=detector, allow_truncated=allow_truncated),
@@ -572,6 +576,7 @@ class FlaxSpeechEncoderDecoderModel:
             batch_size,
             Thresholds() if thresholds is None else thresholds,
             workers,
+            row_multiple=len(devices),
         )
 
 

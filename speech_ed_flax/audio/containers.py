@@ -17,10 +17,6 @@ _NOT_SOUND = {
     b"\xff\xd8\xff": ("a JPEG image", "check the path"),
     b"%PDF": ("a PDF document", "check the path"),
     b"\x93NUMPY": ("a numpy array", "load it and pass (array, rate)"),
-    b"\x1aE\xdf\xa3": ("Matroska or WebM", "convert it to WAV or FLAC, for example with ffmpeg"),
-    b"\x30\x26\xb2\x75": ("Windows Media", "convert it to WAV or FLAC, for example with ffmpeg"),
-    b"\xff\xf1": ("AAC", "convert it to WAV or FLAC, for example with ffmpeg"),
-    b"\xff\xf9": ("AAC", "convert it to WAV or FLAC, for example with ffmpeg"),
 }
 
 
@@ -33,8 +29,6 @@ def require_sound(head: bytes, name: str) -> None:
         what, remedy = "an empty file", "fetch it again"
     elif known := [entry for magic, entry in _NOT_SOUND.items() if head.startswith(magic)]:
         what, remedy = known[0]
-    elif head[4:8] == b"ftyp":
-        what, remedy = "MP4 or M4A", "convert it to WAV or FLAC, for example with ffmpeg"
     elif re.match(rb"\s*<(!doctype\s+html|html)", head, re.IGNORECASE):
         what, remedy = "an HTML page", "the download failed: fetch it again"
     elif not head.strip(b"\0"):

@@ -28,6 +28,7 @@ from speech_ed_flax.audio.errors import (
     AudioFormatError,
     AudioTruncatedError,
 )
+from speech_ed_flax.audio.ffmpeg import container_of, stream_container
 from speech_ed_flax.audio.mixer import Mixer
 from speech_ed_flax.errors import AudioError
 
@@ -169,6 +170,9 @@ def _stream(
     max_seconds: float | int | None,
 ) -> Iterator[np.ndarray]:
     head = stream.read(512)
+    if what := container_of(head):
+        yield from stream_container(stream, what, name, rate, max_seconds)
+        return
     require_sound(head, name)
     missing = shortfall(stream, head, name)
     if missing and not allow_truncated:

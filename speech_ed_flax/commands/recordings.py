@@ -14,6 +14,7 @@ from speech_ed_flax.errors import SpeechError
 EXTENSIONS = (
     *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"),
     *(".snd", ".sph", ".voc", ".w64", ".wav", ".wave"),
+    *(".aac", ".avi", ".flv", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".webm", ".wma"),
 )
 """Files of a folder with one of these endings, in upper or lower case, are recordings."""
 
@@ -138,6 +139,37 @@ def _sound_files(folder: Path, recursive: bool) -> Iterator[Path]:
             path = Path(place, name)
             if not name.startswith(".") and path.suffix.lower() in EXTENSIONS:
                 yield path
+
+
+def share(recordings: Sequence[Recording], shard: str) -> list[Recording]:
+    """Returns the recordings that are this process's, of several that share the work.
+
+    Every process deals the same pack: the longest recordings first, one to each.
+
+    Args:
+        recordings: all of them, the same in every process.
+        shard: ``K/N``, this process's number, from 1, and how many there are.
+
+    Raises:
+        UsageError: there is no such shard.
+    """
+    number, _, count = shard.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"--shard {shard}: name one of several, as in 1/4 to 4/4.")
+    sizes = [_size(recording) for recording in recordings]
+    dealt = sorted(range(len(recordings)), key=lambda i: (-sizes[i], i))
+    mine = sorted(dealt[int(number) - 1 :: int(count)])
+    return [recordings[i] for i in mine]
+
+
+def _size(recording: Recording) -> float:
+    """Returns seconds where only a part of a recording is wanted, else bytes."""
+    source = recording.source
+    if recording.duration is not None:
+        return recording.duration
+    if isinstance(source, str | Path):
+        return os.path.getsize(source) if os.path.exists(source) else 0
+    return len(source) if isinstance(source, bytes) else source.size
 
 
 def refuse_collisions(recordings: Iterable[Recording]) -> None:

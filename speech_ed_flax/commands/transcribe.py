@@ -12,7 +12,12 @@ from cyclopts.validators import Number
 from speech_ed_flax.commands.outcome import UsageError
 from speech_ed_flax.commands.progress import Tally, progress_bar
 from speech_ed_flax.commands.recognition import Recognition, load_recogniser
-from speech_ed_flax.commands.recordings import Recording, find_recordings, refuse_collisions
+from speech_ed_flax.commands.recordings import (
+    Recording,
+    find_recordings,
+    refuse_collisions,
+    share,
+)
 
 Format = Literal["txt", "json", "jsonl", "srt", "vtt", "tsv", "all"]
 Number0 = Annotated[int, Parameter(validator=Number(gte=0))]
@@ -84,6 +89,7 @@ def transcribe(
     output_dir: Annotated[Path | None, Parameter(alias="-o")] = None,
     format: Annotated[Format, Parameter(alias="-f")] = "txt",
     recursive: bool = False,
+    shard: str = "1/1",
     skip_existing: bool = False,
     on_error: Literal["skip", "stop"] = "skip",
     workers: Number0 | None = None,
@@ -106,6 +112,7 @@ def transcribe(
         output_dir: Write a file for each recording and format there, instead of to stdout.
         format: What to write; srt, vtt and tsv go to stdout for a single file only.
         recursive: Take the whole trees below folders, and keep them in the output folder.
+        shard: K/N: only the Kth of N parts of the recordings, in each of N processes.
         skip_existing: Keep results that are in the output folder already.
         on_error: What to do after a recording that cannot be read.
         workers: Processes that decode sound; one for many recordings if omitted, 0 for none.
@@ -120,9 +127,10 @@ def transcribe(
     if output_dir is not None:
         refuse_collisions(found.recordings)
         output_dir.mkdir(parents=True, exist_ok=True)
-    left = [r for r in found.recordings if not (skip_existing and results.has(r))]
+    mine = share(found.recordings, shard)
+    left = [r for r in mine if not (skip_existing and results.has(r))]
     recogniser = load_recogniser(model, recognition, local_files_only) if left else None
-    tally = Tally(kept=len(found.recordings) - len(left))
+    tally = Tally(kept=len(mine) - len(left))
     for fault in found.faults:
         tally.fail(fault)
     if left and not (found.faults and on_error == "stop"):

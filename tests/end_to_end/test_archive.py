@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -155,3 +158,37 @@ def test_a_recording_of_hours_is_held_a_page_at_a_time(model, tmp_path, capsys, 
     assert code == 0
     assert len(found["segments"]) == 20
     assert max(heard_before) < 95  # seconds: a stretch, and the pages that it ends in
+
+
+def test_shards_are_all_recordings_each_once_and_as_long(model, tmp_path, capsys):
+    for number in range(7):
+        record(tmp_path / f"{number}.wav", 0.5 * (number + 1))
+    parts = []
+    for shard in ("1/3", "2/3", "3/3"):
+        code, found, _ = transcribe(capsys, tmp_path, "-m", model, "--shard", shard)
+        assert code == 0
+        parts.append([(one["source"], one["duration"]) for one in found])
+    everything = sorted(source for part in parts for source, _ in part)
+    assert everything == [str(tmp_path / f"{number}.wav") for number in range(7)]
+    seconds = [sum(duration for _, duration in part) for part in parts]
+    assert max(seconds) - min(seconds) <= 2.0
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_a_shard_that_is_none_is_refused(model, tmp_path, capsys, shard):
+    code, _, err = transcribe(capsys, record(tmp_path / "a.wav"), "-m", model, "--shard", shard)
+    assert code == 2
+    assert f"--shard {shard}" in err
+
+
+def test_devices_that_share_a_batch_change_nothing(model, tmp_path, capsys):
+    for number in range(5):
+        record(tmp_path / f"{number}.wav", 1 + number)
+    _, alone, _ = transcribe(capsys, tmp_path, "-m", model)
+    command = [sys.executable, "-m", "speech_ed_flax", "transcribe", str(tmp_path), "-m", model]
+    command += ["-f", "jsonl", "--log-prob-threshold", "-9"]
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    shared = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [one["text"] for one in shared] == [one["text"] for one in alone]
