@@ -79,7 +79,7 @@ def stream_container(
 
 
 def _as_float(frame: Any) -> np.ndarray:
-    """Returns float32 ``[frames, channels]`` of a frame, whose integers are scaled by their range."""
+    """Returns float32 ``[frames, channels]``; integers are scaled by their range."""
     planes = frame.to_ndarray()
     channels = frame.layout.nb_channels
     samples = planes.T if frame.format.is_planar else planes.reshape(-1, channels)

@@ -34,9 +34,9 @@ def encode(kind: str, seconds: float = 2.0, with_picture: bool = False) -> bytes
     pcm = np.ascontiguousarray((sound * 32767).astype(np.int16).reshape(1, -1))
     file = io.BytesIO()
     with av.open(file, "w", format=kind) as container:
+        stream = container.add_stream(CODECS[kind], rate=RATE, layout="stereo")
         if with_picture:
             add_picture(container)
-        stream = container.add_stream(CODECS[kind], rate=RATE, layout="stereo")
         frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="stereo")
         frame.sample_rate = RATE
         resampler = av.AudioResampler(stream.format, stream.layout, RATE, stream.frame_size or None)
