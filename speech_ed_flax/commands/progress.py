@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from speech_ed_flax.commands.outcome import Outcome
 
@@ -18,6 +19,8 @@ class Tally:
     failed: int = 0
     seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
+    usage: Any = None
+    """Of the model, if there was any; see ``transcription.Transcriber``."""
 
     def fail(self, reason: str) -> None:
         """Counts an input that failed, and says why on stderr."""
@@ -41,7 +44,11 @@ class Tally:
         counts = f"{self.done} transcribed"
         counts += f", {self.kept} kept" if self.kept else ""
         counts += f", {self.failed} failed" if self.failed else ""
-        return f"{counts}: {self.seconds:.1f} s of audio in {wall:.1f} s (RTFx {self.speed():.1f})"
+        line = f"{counts}: {self.seconds:.1f} s of audio in {wall:.1f} s (RTFx {self.speed():.1f}"
+        if self.usage is not None and self.usage.computed:
+            line += f", padding {100 * self.usage.padding:.0f} %"
+            line += f", recognising {100 * self.usage.busy / wall:.0f} % of the time"
+        return line + ")"
 
     def speed(self) -> float:
         """Returns RTFx so far."""

@@ -141,6 +141,7 @@ def transcribe(
         texts = _transcribe(transcriber, left, results, tally, on_error == "stop", not quiet)
         if details.reference is not None:
             _compare(details.reference, texts)
+        tally.usage = transcriber.usage
     if not quiet:
         print(tally.summary(), file=sys.stderr)
     return tally.outcome()

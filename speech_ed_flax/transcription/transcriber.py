@@ -1,6 +1,7 @@
 """Clips of many recordings share batches; their texts come back in the order of the recordings."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ Recognise = Callable[[np.ndarray, np.ndarray, float], Sequence[Hypothesis]]
 """From values and mask, as ``Features.features`` gives them, and the seconds that each row lasts,
 padding included, to one hypothesis a row."""
 
-WINDOW = 4
-"""Batches of clips that wait for others of their length, at most."""
+WINDOW = 16
+"""Batches of clips that a clip waits for others of its length, at most."""
 
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # so begins what XLA says
 
@@ -61,6 +62,29 @@ class _Waiting:
     clip: Clip
     recording: _Recording
     slot: int
+    number: int  # of all clips
+
+
+@dataclass
+class Usage:
+    """What the model was given, and what that took; all but the number in seconds.
+
+    Attributes:
+        clips: how many there were.
+        heard: their sound.
+        computed: the same with the padding of rows and batches.
+        busy: the time of recognising them.
+    """
+
+    clips: int = 0
+    heard: float = 0.0
+    computed: float = 0.0
+    busy: float = 0.0
+
+    @property
+    def padding(self) -> float:
+        """Returns the share of what was computed that was padding."""
+        return 1 - self.heard / self.computed if self.computed else 0.0
 
 
 @dataclass
@@ -74,6 +98,7 @@ class Transcriber:
         thresholds: beyond which a text is not believed.
         workers: processes that decode sound; with 0 this one does.
         row_multiple: clips of a batch are a multiple of this: of the devices that share it.
+        usage: of the model so far.
     """
 
     listening: Listening
@@ -82,6 +107,7 @@ class Transcriber:
     thresholds: Thresholds = field(default_factory=Thresholds)
     workers: int = 0
     row_multiple: int = 1
+    usage: Usage = field(default_factory=Usage)
 
     def stream(self, sources: Iterable[Any]) -> Iterator[Transcript]:
         """Yields a transcript for each source, in order, as soon as it is known.
@@ -119,12 +145,15 @@ class Transcriber:
     ) -> None:
         """Lets a clip wait for others of its shape until they fill a batch, or too many wait."""
         lot = lots.setdefault(clip.values.shape, deque())
-        lot.append(_Waiting(clip, recording, len(recording.slots)))
+        lot.append(_Waiting(clip, recording, len(recording.slots), self.usage.clips))
         recording.slots.append(None)
+        self.usage.clips += 1
         if len(lot) >= self.batch_size:
             self._recognise(lot)
-        elif sum(map(len, lots.values())) > WINDOW * self.batch_size:
-            self._recognise(max(lots.values(), key=len))
+        # The oldest clip holds up the results of all recordings behind its own.
+        oldest = min(filter(None, lots.values()), key=lambda lot: lot[0].number, default=None)
+        if oldest and self.usage.clips - oldest[0].number > WINDOW * self.batch_size:
+            self._recognise(oldest)
 
     def _recognise(self, lot: deque[_Waiting]) -> None:
         """Recognises the first batch of a lot and puts its texts where they belong."""
@@ -140,11 +169,17 @@ class Transcriber:
             rows *= 2
         filled = [*clips, *[clips[0]] * (rows - len(clips))]  # few numbers of rows are compiled
         values, mask = (np.stack([getattr(c, name) for c in filled]) for name in ("values", "mask"))
+        started = time.perf_counter()
         try:
-            return self.recognise(values, mask, clips[0].padded)[: len(clips)]
+            found = self.recognise(values, mask, clips[0].padded)[: len(clips)]
+            self.usage.heard += sum(clip.end - clip.start for clip in clips)
+            self.usage.computed += rows * clips[0].padded
+            return found
         except RuntimeError as error:
             if not str(error).startswith(_OUT_OF_MEMORY) or len(clips) == 1:
                 raise
+        finally:
+            self.usage.busy += time.perf_counter() - started
         self.batch_size = len(clips) // 2
         _LOGGER.warning(
             "not enough memory for batches of %d: going on with %d", len(clips), self.batch_size

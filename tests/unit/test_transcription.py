@@ -188,3 +188,23 @@ def test_a_result_has_the_shape_of_a_pipelines():
         "chunks": [{"timestamp": (0.0, 2.0), "text": "2.00"}],
     }
     assert isinstance(result.segments[0], Segment)
+
+
+def test_a_rare_length_does_not_hold_up_the_others_for_ever():
+    read = []
+
+    def sources():
+        for index in range(100):
+            read.append(index)
+            yield sound(4 if index == 0 else 1)
+
+    transcriber = Transcriber(Listening(FEATURES), Listener(), batch_size=2)
+    assert next(transcriber.stream(sources())).text == "4.00"
+    assert len(read) < 40
+
+
+def test_usage_says_how_much_was_padding():
+    transcriber = Transcriber(Listening(FEATURES), Listener(), batch_size=4)
+    list(transcriber.stream([sound(2), sound(2), sound(2)]))
+    assert (transcriber.usage.clips, transcriber.usage.heard) == (3, 6.0)
+    assert transcriber.usage.padding == pytest.approx(1 - 6 / 10)
