@@ -9,7 +9,13 @@ from speech_ed_flax.types import Array, Float
 
 
 def by_key(x: Float[Array, "*batch frames distances"]) -> Float[Array, "*batch frames frames"]:
-    """Shifts what is known by distance so that it stands at its key (Dai et al., 2019).
+    """Shifts what is known by distance so that it stands at its key.
+
+    Each row begins one column further left than the one above (Dai et al., 2019, appendix B)::
+
+        . . 0 1 2 .        0 1 2
+        . 0 1 2 . .   ->   0 1 2
+        0 1 2 . . .        0 1 2
 
     Args:
         x: column ``frames - 1 + distance`` of row ``query`` is about the key at ``query +

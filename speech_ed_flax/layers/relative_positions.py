@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_ed_flax.layers.linear import INITIALISE, Dense
+from speech_ed_flax.layers.relative import by_key
 from speech_ed_flax.types import Array, Float
 
 Bias = Float[Array, "batch heads frames frames"]
@@ -19,22 +20,6 @@ def sinusoids(frames: int, width: int) -> Float[Array, "distances width"]:
     rates = (10_000.0 ** -(np.arange(0, width, 2) / width)).astype(np.float32)
     angles = (frames - 1.0 - jnp.arange(2 * frames, dtype=jnp.float32))[:, None] * rates
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(2 * frames, width)
-
-
-def by_frame(scores: Float[Array, "batch heads frames distances"]) -> Bias:
-    """Returns the scores of frames, given those of distances in the order of ``sinusoids``.
-
-    A row has twice as many columns as there are rows. Each begins one column further left than the
-    row above (Dai et al., 2019, appendix B)::
-
-        . . 0 1 2 .        0 1 2
-        . 0 1 2 . .   ->   0 1 2
-        0 1 2 . . .        0 1 2
-    """
-    *outer, frames, distances = scores.shape
-    flat = scores.reshape(*outer, -1)[..., frames - 1 :]
-    rows = flat[..., : frames * (distances - 1)].reshape(*outer, frames, distances - 1)
-    return rows[..., :frames]
 
 
 class RelativePositions(nn.Module):
@@ -61,7 +46,7 @@ class RelativePositions(nn.Module):
             preferred_element_type=jnp.float32,
         )
         asked = jnp.einsum("hd,bhkd->bhk", content, key, preferred_element_type=jnp.float32)
-        return by_frame(scores) + asked[:, :, None]
+        return by_key(scores) + asked[:, :, None]
 
 
 class ClippedDistances(nn.Module):
@@ -85,7 +70,7 @@ class ClippedDistances(nn.Module):
         left, right = frames - 1 - self.left, frames - self.right
         scores = scores[..., max(0, -left) : shape[0] - max(0, -right)]
         beyond = ((0, 0), (0, 0), (0, 0), (max(0, left), max(0, right)))
-        return by_frame(jnp.pad(scores, beyond, mode="edge"))
+        return by_key(jnp.pad(scores, beyond, mode="edge"))
 
 
 def rotary_rates(head_dim: int, base: int) -> Float[np.ndarray, " half"]:
