@@ -238,7 +238,7 @@ def abstract_params(module: SpeechEncoderDecoder) -> dict[str, Any]:
         ConfigError: if the sizes of the configuration do not fit each other.
     """
     try:
-        return dict(_traced_params(module))
+        return dict(_traced_params(module))  # pyright: ignore[reportArgumentType] (it is hashable)
     except _NONSENSE as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ConfigError(f"the sizes of the config do not fit each other ({reason}).") from error

@@ -68,7 +68,7 @@ def stream_container(
                 if mixer is None:
                     mixer = Mixer(name, frame.sample_rate, samples.shape[1], rate, max_seconds)
                 yield mixer.mix(samples)
-    except av.FFmpegError as error:
+    except av.error.FFmpegError as error:
         seconds = 0.0 if mixer is None else mixer.frames / mixer.source_rate
         raise AudioCorruptError(
             f"{name}: damaged {seconds:.2f} s from its start, FFmpeg says {error.strerror!r} "

@@ -133,7 +133,7 @@ def transcribe(
     tally = Tally(kept=len(mine) - len(left))
     for fault in found.faults:
         tally.fail(fault)
-    if left and not (found.faults and on_error == "stop"):
+    if recogniser is not None and not (found.faults and on_error == "stop"):
         if workers is None:
             workers = int(len(left) > 2 * recognition.batch_size)
         settings = {"workers": workers} | recognition.settings() | details.settings()
