@@ -4,8 +4,8 @@
 
 ``clips.tsv`` has the columns ``path`` and ``text``. Clips are joined, with half a second of silence
 between them, to windows of at most 25 s; the first word of each clip begins where the clip's sound
-does. Of those first words that were recognised, the script prints the median and the 90th percentile
-of the error, in milliseconds.
+does. Printed are the median and the 90th percentile of the error of those first words that were
+recognised, in milliseconds.
 """
 
 import argparse
