@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import pytest
@@ -25,6 +25,15 @@ os.environ.setdefault("XLA_FLAGS", " ".join(QUICK_COMPILATION))
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error::DeprecationWarning:speech_ed_flax")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs() -> Iterator[None]:
+    """Lets go of what a module has compiled: gigabytes, by the end of all tests."""
+    yield
+    import jax
+
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

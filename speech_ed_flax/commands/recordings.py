@@ -1,6 +1,7 @@
 """The recordings that arguments name, and what each is called among the results."""
 
 import glob
+import heapq
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -144,7 +145,7 @@ def _sound_files(folder: Path, recursive: bool) -> Iterator[Path]:
 def share(recordings: Sequence[Recording], shard: str) -> list[Recording]:
     """Returns the recordings that are this process's, of several that share the work.
 
-    Every process deals the same pack: the longest recordings first, one to each.
+    Every process deals the same pack: the longest recordings first, each to who has least.
 
     Args:
         recordings: all of them, the same in every process.
@@ -157,12 +158,17 @@ def share(recordings: Sequence[Recording], shard: str) -> list[Recording]:
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UsageError(f"--shard {shard}: name one of several, as in 1/4 to 4/4.")
     sizes = [_size(recording) for recording in recordings]
-    dealt = sorted(range(len(recordings)), key=lambda i: (-sizes[i], i))
-    mine = sorted(dealt[int(number) - 1 :: int(count)])
-    return [recordings[i] for i in mine]
+    loads = [(0.0, shard) for shard in range(1, int(count) + 1)]  # a heap: the least comes first
+    mine = []
+    for index in sorted(range(len(recordings)), key=lambda i: (-sizes[i], i)):
+        load, receiver = loads[0]
+        heapq.heapreplace(loads, (load + sizes[index], receiver))
+        if receiver == int(number):
+            mine.append(index)
+    return [recordings[index] for index in sorted(mine)]
 
 
-def _size(recording: Recording) -> float:
+def _size(recording: Recording) -> float | int:
     """Returns seconds where only a part of a recording is wanted, else bytes."""
     source = recording.source
     if recording.duration is not None:

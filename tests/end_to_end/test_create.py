@@ -8,6 +8,7 @@ import pytest
 from contracts.models import assert_same_tree, make_model
 from families import BART, SHALLOW, WHISPER
 from flax.traverse_util import flatten_dict
+from sounds import speech_like
 from transformers import WhisperConfig
 
 from speech_ed_flax import ConfigError, FlaxSpeechEncoderDecoderModel
@@ -17,6 +18,7 @@ from speech_ed_flax.conversion.processor import Processor, fit_features
 from speech_ed_flax.creation import create
 from speech_ed_flax.data.tokenizer import train_tokenizer
 from speech_ed_flax.encoders.wav2vec2 import Wav2Vec2Config
+from speech_ed_flax.transcription import Thresholds
 
 SIZES = WHISPER | {"max_source_positions": 100, "vocab_size": 12}
 OF_WAV2VEC2 = {
@@ -83,9 +85,10 @@ def test_a_shorter_whisper_has_the_first_layers_and_positions_and_says_so(cut, w
 def test_its_features_have_its_length_and_long_recordings_are_cut_to_it(cut):
     assert cut.processor.features == LogMelFeatures(feature_size=8, chunk_length=1)
     assert cut.processor.features.to_hf()["nb_max_frames"] == 100
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 40_000).astype(np.float32)
+    speech = speech_like(2.5, 16_000)
     only_letters = {"suppress_tokens": [0, 1, 2, 3, 4, 5], "min_new_tokens": 2, "max_new_tokens": 2}
-    transcript = cut.transcribe((noise, 16_000), **only_letters)
+    unbounded = Thresholds(None, None)
+    transcript = cut.transcribe((speech, 16_000), thresholds=unbounded, **only_letters)
     assert len(transcript.segments) >= 3
     assert max(part.end - part.start for part in transcript.segments) <= 1
     assert transcript.segments[-1].end == 2.5
