@@ -5,8 +5,8 @@
 ``MODULE`` is a file of this folder with ``PACKAGES`` and ``load(request, **options)``. That returns
 a function that does the work once, waits for it and returns rows of tokens, a loss, or None. The
 requests are ``{"command": ...}``: "load" (with ``folder``, ``inputs`` and what else that module
-reads), "run", "tokens", "loss" and "memory". Runs with nothing but the packages of its contender,
-and with ``-P``: files of ``benchmarks`` are named like packages that contenders import.
+reads), "run", "tokens", "loss", "result" and "memory". Runs with nothing but the packages of its
+contender, and with ``-P``: files of ``benchmarks`` are named like packages that contenders import.
 """
 
 import importlib.util
@@ -58,6 +58,10 @@ class Worker:
     def loss(self) -> dict[str, Any]:
         """Returns the loss of the last run, for one that is a step of training."""
         return {"loss": self._result}
+
+    def result(self) -> dict[str, Any]:
+        """Returns the result of the last run, for one that is JSON itself."""
+        return {"result": self._result}
 
     def memory(self) -> dict[str, Any]:
         """Returns the most bytes that were resident since the last ``load``."""
