@@ -11,7 +11,7 @@ from guesser import guesser
 from sounds import speech_like
 
 # More of both with, for example, KILLS=20 RECORDINGS=200 pytest tests/end_to_end/test_killed.py
-KILLS, RECORDINGS = (int(os.environ.get(n, d)) for n, d in (("KILLS", 2), ("RECORDINGS", 24)))
+KILLS, RECORDINGS = (int(os.environ.get(n, d)) for n, d in (("KILLS", 1), ("RECORDINGS", 12)))
 
 
 @pytest.mark.timeout(60 + 60 * KILLS)
