@@ -52,6 +52,7 @@ def stream_container(
     """
     try:
         import av
+        from av.error import FFmpegError
     except ModuleNotFoundError:
         raise AudioFormatError(
             f"{name}: {what}, which needs PyAV (run pip install 'speech_ed_flax[ffmpeg]', or "
@@ -68,7 +69,7 @@ def stream_container(
                 if mixer is None:
                     mixer = Mixer(name, frame.sample_rate, samples.shape[1], rate, max_seconds)
                 yield mixer.mix(samples)
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         seconds = 0.0 if mixer is None else mixer.frames / mixer.source_rate
         raise AudioCorruptError(
             f"{name}: damaged {seconds:.2f} s from its start, FFmpeg says {error.strerror!r} "
