@@ -4,11 +4,11 @@
         --json archive.json --python faster_whisper=WHISPER/bin/python
     python benchmarks/archive.py --table archive.json
 
-Clips of the manifests (columns ``path`` and ``text``) are laid end to end by turns, with silences
-of 0.3 to 2 s, to one recording. Every contender, a warm process, transcribes it greedily in batches
-of 8 segments; they take turns. Printed are seconds of sound per second of work (RTFx), the word
-error rate after Whisper's English normaliser, the time to the first text and the peak of resident
-memory.
+Clips of the manifests (columns ``path`` and ``text``) are shuffled and laid end to end by turns,
+with silences of 0.3 to 2 s, to one recording. Every contender, a warm process, transcribes it
+greedily in batches of 8 segments; they take turns. Printed are seconds of sound per second of work
+(RTFx), the word error rate after Whisper's English normaliser, the time to the first text and the
+peak of resident memory.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import wave
 from collections.abc import Sequence
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -78,7 +78,8 @@ def make_recording(manifests: Sequence[Path], minutes: float, path: Path) -> str
         sound.setnchannels(1)
         sound.setsampwidth(2)
         sound.setframerate(RATE)
-        for clip, text in filter(None, chain(*zip_longest(*map(_clips, manifests)))):
+        sets = [random.permutation(np.array(_clips(manifest), object)) for manifest in manifests]
+        for clip, text in (one for ones in zip_longest(*sets) for one in ones if one is not None):
             samples = read_audio(clip)
             silence = np.zeros(int(random.uniform(0.3, 2) * RATE), np.float32)
             joined = np.concatenate([samples, silence])

@@ -32,7 +32,7 @@ class Details:
         n_best: Further texts of each segment, in JSON; needs as many more beams.
         word_timestamps: When each word begins and ends, in JSON.
         log_prob_threshold: Suppress texts whose tokens are less likely on average.
-        compression_ratio_threshold: Suppress texts that repeat themselves more.
+        compression_ratio_threshold: Suppress texts that repeat themselves more, and run on.
         reference: Manifest with the true texts: say on stderr how many words were wrong.
     """
 

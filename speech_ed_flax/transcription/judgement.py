@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from speech_ed_flax.transcription.transcript import Alternative, Segment, Word
 
+_FASTEST = 40.0
+"""Bytes of text in a second of speech: people say 20 letters, which may be two bytes each."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -22,8 +25,9 @@ class Thresholds:
 
     Attributes:
         log_prob: of the mean log-probability of a token, at least: a probability of one in seven.
-        compression_ratio: bytes of the text over those that zlib needs, at most: 2.4 as in Whisper,
-            which is a sentence three times over.
+        compression_ratio: bytes of the text over those that zlib needs, at most, where the text is
+            also longer than anybody speaks: people do say a sentence three times over (2.4, which
+            is Whisper's limit), but a model that is caught in a loop writes to the end of its room.
     """
 
     log_prob: float | None = -2.0
@@ -39,9 +43,9 @@ def judge(start: float, end: float, found: Hypothesis, thresholds: Thresholds) -
         found: what was recognised.
         thresholds: beyond which it is not believed.
     """
-    ratio = compression_ratio(found.text)
+    ratio, pace = compression_ratio(found.text), len(found.text.encode()) / (end - start)
     reason = None
-    if _is_beyond(thresholds.compression_ratio, ratio):
+    if pace > _FASTEST and _is_beyond(thresholds.compression_ratio, ratio):
         reason = "repetition"
     elif found.avg_log_prob is not None and _is_beyond(found.avg_log_prob, thresholds.log_prob):
         reason = "low probability"

@@ -118,6 +118,8 @@ def test_where_nobody_speaks_nothing_is_recognised(kind, seconds):
     ("found", "reason"),
     [
         (Hypothesis("well well well " * 9, -0.1), "repetition"),
+        (Hypothesis("well well", -0.1), None),
+        (Hypothesis("no no no no no no no no no no", -0.1), None),  # as it may be said
         (Hypothesis("what", -4.0), "low probability"),
         (Hypothesis("what", -0.2), None),
         (Hypothesis("", -0.2), None),
