@@ -193,6 +193,9 @@ def next_stretch(
     if pauses.size:
         return _Found(start, *pauses[-1].tolist())
     end = _quietest(level, limit - (limit - start) // 3, limit)
+    goes_on = int(np.argmin(np.append(speech[end:], False)))  # frames until nobody speaks
+    if goes_on < _frames(cutting.click):
+        end += goes_on  # alone they would pass for a click
     return _Found(start, end, end)
 
 
