@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _speak_utf8()
     try:
         given = sys.argv[1:] if arguments is None else arguments
+        # A lone dash would pass for an option that there is not.
         outcome = app.meta(["/dev/stdin" if token == "-" else token for token in given])
         sys.stdout.flush()
         return int(outcome or Outcome.DONE)

@@ -562,14 +562,14 @@ class FlaxSpeechEncoderDecoderModel:
         Raises:
             ConfigError: if the checkpoint lacks its feature settings or its tokenizer.
         """
-        features, tokenizer = self.processor.features, self.processor.tokenizer
+        features = self.processor.features
         if features is None:
             raise ConfigError(
                 "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
             )
         model, devices = self.with_padding("invariant"), jax.local_devices()
         generate = partial(over_devices(model.generate, self.params, devices), **settings)
-        words = WordFinder.of(self.generation_config, tokenizer) if word_timestamps else None
+        words = WordFinder.of(self.generation_config, self.processor) if word_timestamps else None
         return Transcriber(
             Listening(features, longest, detector=detector, allow_truncated=allow_truncated),
             recogniser(generate, self.processor.text, alternatives, words),

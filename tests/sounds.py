@@ -1,6 +1,9 @@
 """Sounds for tests of what is extracted from them."""
 
+from pathlib import Path
+
 import numpy as np
+import soundfile
 
 
 def clips() -> list[np.ndarray]:
@@ -19,3 +22,10 @@ def speech_like(seconds: float, rate: int) -> np.ndarray:
     noise = np.random.default_rng(0).standard_normal(len(time))
     syllables = 0.02 + np.sin(4 * np.pi * time) ** 2
     return (0.1 * noise * np.where(time % 3 < 2.5, syllables, 1e-4)).astype(np.float32)
+
+
+def record(path: Path, seconds: float = 0.5, rate: int = 16_000, channels: int = 1) -> Path:
+    """Writes what sounds like speech; the format is that of the path's extension."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.stack([speech_like(seconds, rate)] * channels, axis=1), rate)
+    return path

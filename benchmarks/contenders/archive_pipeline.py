@@ -1,9 +1,11 @@
 """transformers' pipeline for speech recognition, with PyTorch, on a long recording."""
 
 import time
+import wave
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from transformers import AutoProcessor, WhisperForConditionalGeneration, pipeline
 
 PACKAGES = ("torch", "transformers", "numpy")
@@ -31,10 +33,6 @@ def load(request: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
 def _samples(path: str) -> dict[str, Any]:
     """Returns the sound itself: the pipeline would ask the program ``ffmpeg`` for it."""
-    import wave
-
-    import numpy as np
-
     with wave.open(path) as sound:
         content = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
         return {"raw": content.astype(np.float32) / 32768, "sampling_rate": sound.getframerate()}

@@ -32,7 +32,7 @@ def stream_array(source: Any, rate: int, max_seconds: float | int | None) -> Ite
     mixer = Mixer("<array>", int(float(source_rate)), frames.shape[1], rate, max_seconds)
     mixer.check_duration(len(frames))
     for start in range(0, len(frames), _BLOCK):
-        yield mixer.mix(_as_float(frames[start : start + _BLOCK]))
+        yield mixer.mix(as_float(frames[start : start + _BLOCK]))
     yield mixer.rest()
 
 
@@ -57,7 +57,7 @@ def _frames_by_channels(array: Any) -> np.ndarray:
     )
 
 
-def _as_float(samples: np.ndarray) -> np.ndarray:
+def as_float(samples: np.ndarray) -> np.ndarray:
     """Returns float32; integers are scaled by their range, and uint8 is centred on 128."""
     if samples.dtype.kind == "f":
         with np.errstate(over="ignore"):  # becomes infinite, and is reported as such

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from speech_ed_flax.audio.arrays import as_float
 from speech_ed_flax.audio.errors import AudioCorruptError, AudioFormatError
 from speech_ed_flax.audio.mixer import Mixer
 
@@ -65,7 +66,7 @@ def stream_container(
             if not container.streams.audio:
                 raise AudioFormatError(f"{name}: {what} without sound (check the path)")
             for frame in container.decode(audio=0):
-                samples = _as_float(frame)
+                samples = _samples(frame)
                 if mixer is None:
                     mixer = Mixer(name, frame.sample_rate, samples.shape[1], rate, max_seconds)
                 yield mixer.mix(samples)
@@ -79,13 +80,8 @@ def stream_container(
         yield mixer.rest()
 
 
-def _as_float(frame: Any) -> np.ndarray:
-    """Returns float32 ``[frames, channels]``; integers are scaled by their range."""
+def _samples(frame: Any) -> np.ndarray:
+    """Returns float32 ``[frames, channels]``."""
     planes = frame.to_ndarray()
     channels = frame.layout.nb_channels
-    samples = planes.T if frame.format.is_planar else planes.reshape(-1, channels)
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
-    offset = 128.0 if samples.dtype == np.uint8 else 0.0
-    scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
-    return ((samples - offset) / scale).astype(np.float32)
+    return as_float(planes.T if frame.format.is_planar else planes.reshape(-1, channels))

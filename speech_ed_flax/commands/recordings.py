@@ -19,12 +19,6 @@ EXTENSIONS = (
 )
 """Files of a folder with one of these endings, in upper or lower case, are recordings."""
 
-MANIFESTS = (".jsonl", ".json", ".tsv", ".csv")
-"""Files with one of these endings name recordings, or parts of them."""
-
-ARCHIVES = (".tar", ".tar.gz", ".tgz")
-"""Files with one of these endings hold recordings."""
-
 STDIN = Path("/dev/stdin")
 
 
@@ -85,7 +79,7 @@ def _recordings(argument: Path, recursive: bool) -> Iterator[Recording | str]:
         yield from _of_folder(argument, recursive)
     elif argument == STDIN:
         yield Recording(sys.stdin.buffer.read(), "stdin", Path("stdin"))
-    elif argument.name.lower().endswith(MANIFESTS + ARCHIVES):
+    elif _holds_rows(argument):
         yield from _of_rows(argument)
     elif glob.has_magic(str(argument)) and not argument.exists():
         paths = sorted(map(Path, glob.glob(str(argument), recursive=True)))
@@ -105,16 +99,20 @@ def _of_folder(folder: Path, recursive: bool) -> Iterator[Recording | str]:
         yield Recording(path, str(path), path.relative_to(folder).with_name(path.stem))
 
 
+def _holds_rows(path: Path) -> bool:
+    """Tells a manifest or an archive by its name."""
+    from speech_ed_flax.data import manifest, tar
+
+    return path.name.lower().endswith(manifest.SUFFIXES + tar.SUFFIXES)
+
+
 def _of_rows(path: Path) -> Iterator[Recording | str]:
     """Yields what a manifest or an archive holds."""
-    from speech_ed_flax.data.manifest import scan_manifest
     from speech_ed_flax.data.rows import Fault
-    from speech_ed_flax.data.tar import scan_tar
+    from speech_ed_flax.data.sources import scan_source
 
-    is_manifest = path.name.lower().endswith(MANIFESTS)
-    scan = scan_manifest if is_manifest else scan_tar
     try:
-        for row in scan(path, needs_text=False):
+        for row in scan_source(str(path), needs_text=False):
             if isinstance(row, Fault):
                 yield str(row)
                 continue

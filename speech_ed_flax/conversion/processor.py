@@ -68,9 +68,18 @@ class Processor:
         Raises:
             ConfigError: if there is no tokenizer.
         """
+        return self.writer.batch_decode(tokens, skip_special_tokens=True)
+
+    @property
+    def writer(self) -> Any:
+        """Returns the tokenizer.
+
+        Raises:
+            ConfigError: if there is none.
+        """
         if self.tokenizer is None:
             raise ConfigError("the checkpoint has no tokenizer: add tokenizer.json to its folder.")
-        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return self.tokenizer
 
 
 def fit_features(features: Features | None, encoder: Any) -> Features:

@@ -17,12 +17,13 @@ def is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _SAVED)
 
 
-def scan_hugging_face(name: str) -> Iterator[Row | Fault]:
+def scan_hugging_face(name: str, needs_text: bool = True) -> Iterator[Row | Fault]:
     """Yields the rows of a data set.
 
     Args:
         name: ``NAME``, ``NAME:CONFIG`` or ``NAME:CONFIG:SPLIT`` of the Hub, or the folder of a
             data set that was saved, in place of NAME; CONFIG may be empty, SPLIT is ``train``.
+        needs_text: whether rows without text are faults.
 
     Raises:
         DataError: it cannot be loaded, or has no column of sound.
@@ -38,7 +39,7 @@ def scan_hugging_face(name: str) -> Iterator[Row | Fault]:
     sound = _sound_column(library, data, name)
     data = data.cast_column(sound, library.Audio(decode=False))
     for number, columns in enumerate(data, 1):
-        yield _entry(dict(columns), sound, name, number)
+        yield _entry(dict(columns), sound, name, number, needs_text)
 
 
 def _load(library: Any, place: str, config: str, split: str) -> Any:
@@ -58,7 +59,9 @@ def _sound_column(library: Any, data: Any, name: str) -> str:
     raise DataError(f"{name}: no column is of sound; it has {', '.join(kinds)}.")
 
 
-def _entry(columns: dict[str, Any], sound: str, source: str, number: int) -> Row | Fault:
+def _entry(
+    columns: dict[str, Any], sound: str, source: str, number: int, needs_text: bool
+) -> Row | Fault:
     """Returns a row whose name, if it has none, is that of its file, or its number."""
     cell: Mapping[str, Any] = columns.pop(sound) or {}
     columns.pop("path", None)  # where the file was when the data set was made
@@ -66,4 +69,4 @@ def _entry(columns: dict[str, Any], sound: str, source: str, number: int) -> Row
     path = cell.get("path") or f"{source}/{number}"
     if not audio:
         return Fault(source, number, "no audio", path)
-    return read_row(columns, audio, path, source, number)
+    return read_row(columns, audio, path, source, number, needs_text)

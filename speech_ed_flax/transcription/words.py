@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.transcription.transcript import Word
 
 _SMOOTH = 3  # states on each side that the median is taken of
@@ -31,20 +30,18 @@ class WordFinder:
     heads: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(cls, generation: Any, tokenizer: Any) -> "WordFinder":
+    def of(cls, generation: Any, processor: Any) -> "WordFinder":
         """Returns the finder for a checkpoint, of which Whisper's name the heads to listen to.
 
         Args:
             generation: transformers' generation config.
-            tokenizer: of the decoder.
+            processor: of the checkpoint.
 
         Raises:
-            ConfigError: there is no tokenizer.
+            ConfigError: it has no tokenizer.
         """
-        if tokenizer is None:
-            raise ConfigError("the checkpoint has no tokenizer: add tokenizer.json to its folder.")
         heads = getattr(generation, "alignment_heads", None) or ()
-        return cls(tokenizer, tuple((layer, head) for layer, head in heads))
+        return cls(processor.writer, tuple((layer, head) for layer, head in heads))
 
     def __call__(self, found: Any, mask: np.ndarray, seconds: float) -> list[tuple[Word, ...]]:
         """Returns the words of each row.

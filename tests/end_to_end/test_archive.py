@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from guesser import guesser
-from sounds import speech_like
+from sounds import record
 
 from speech_ed_flax.cli import main
 
@@ -23,12 +23,6 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     guesser().save_pretrained(folder)
     return str(folder)
-
-
-def record(path, seconds=0.5):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, speech_like(seconds, RATE), RATE)
-    return path
 
 
 def transcribe(capsys, *arguments):

@@ -7,11 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from guesser import WORDS, guesser
-from sounds import speech_like
+from sounds import record
 
 from speech_ed_flax.cli import main
 from speech_ed_flax.commands import doctor as doctor_module
@@ -30,13 +28,6 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     guesser().save_pretrained(folder)
     return str(folder)
-
-
-def record(path, seconds=0.5, rate=16_000, channels=1):
-    """Writes what sounds like speech; the format is that of the path's extension."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.stack([speech_like(seconds, rate)] * channels, axis=1), rate)
-    return path
 
 
 def junk(path):

@@ -6,9 +6,8 @@ import subprocess
 import sys
 
 import pytest
-import soundfile
 from guesser import guesser
-from sounds import speech_like
+from sounds import record
 
 # More of both with, for example, KILLS=20 RECORDINGS=200 pytest tests/end_to_end/test_killed.py
 KILLS, RECORDINGS = (int(os.environ.get(n, d)) for n, d in (("KILLS", 1), ("RECORDINGS", 12)))
@@ -17,10 +16,8 @@ KILLS, RECORDINGS = (int(os.environ.get(n, d)) for n, d in (("KILLS", 1), ("RECO
 @pytest.mark.timeout(60 + 60 * KILLS)
 def test_killed_and_started_again_two_processes_write_every_text_once(tmp_path):
     guesser().save_pretrained(tmp_path / "model")
-    (tmp_path / "archive").mkdir()
     for number in range(RECORDINGS):
-        sound = speech_like(0.5 + number % 5, 16_000)
-        soundfile.write(tmp_path / "archive" / f"{number}.wav", sound, 16_000)
+        record(tmp_path / "archive" / f"{number}.wav", 0.5 + number % 5)
     out, known = tmp_path / "out", {}
     chance = random.Random(0)
 

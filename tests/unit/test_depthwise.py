@@ -2,10 +2,13 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from formulations import (
+    assert_bfloat16_stays_bfloat16,
+    assert_values_and_gradients_are_the_same,
+)
 from jax import lax
 
 from speech_ed_flax.layers.depthwise import depthwise
@@ -72,24 +75,8 @@ def case(request):
 
 
 def test_values_and_gradients_are_the_librarys(case):
-    ours, library, x, kernel = case
-    change = np.random.default_rng(1).standard_normal(library(x, kernel).shape, np.float32)
-
-    def both(function):
-        values, back = jax.vjp(function, x, kernel)
-        return values, *back(jnp.asarray(change))
-
-    found, expected = jax.jit(lambda: (both(ours), both(library)))()
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+    assert_values_and_gradients_are_the_same(*case)
 
 
 def test_bfloat16_stays_bfloat16(case):
-    ours, library, x, kernel = case
-    narrow = (x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
-    values, back = jax.jit(partial(jax.vjp, ours))(*narrow)
-    gradients = back(jnp.ones_like(values))
-    assert {a.dtype for a in (values, *gradients)} == {jnp.dtype(jnp.bfloat16)}
-    expected, back = jax.vjp(library, x, kernel)
-    for a, b in zip((values, *gradients), (expected, *back(jnp.ones_like(expected))), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0.05, atol=0.05 * np.abs(b).max())
+    assert_bfloat16_stays_bfloat16(*case)

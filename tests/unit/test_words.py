@@ -8,6 +8,7 @@ from guesser import WORDS, guesser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speech_ed_flax.conversion.processor import Processor
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.transcription.words import WordFinder, warp
 
@@ -80,14 +81,19 @@ def test_padding_is_not_listened_to():
 def test_the_heads_that_a_checkpoint_names_are_listened_to():
     tokenizer = guesser().processor.tokenizer
     generation = SimpleNamespace(alignment_heads=[[1, 0], [0, 1]])
-    finder = WordFinder.of(generation, tokenizer)
+    finder = WordFinder.of(generation, Processor(None, tokenizer))
     layers = [np.full((1, 2, 3, 4), number) for number in (10, 20)]
     chosen = finder._chosen(layers)
     assert chosen.shape == (1, 2, 3, 4)
     assert chosen[0, :, 0, 0].tolist() == [20, 10]
-    assert WordFinder.of(SimpleNamespace(), tokenizer)._chosen(layers).shape == (1, 2, 3, 4)
+    assert WordFinder.of(SimpleNamespace(), Processor(None, tokenizer))._chosen(layers).shape == (
+        1,
+        2,
+        3,
+        4,
+    )
     with pytest.raises(ConfigError, match="tokenizer"):
-        WordFinder.of(generation, None)
+        WordFinder.of(generation, Processor())
 
 
 def test_words_may_have_several_tokens_and_tokens_several_words():
