@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Float, Int, Params
 
 LARGEST = 127
@@ -25,7 +26,7 @@ _QUANTISED = ("weight", "embedding")
 """Leaves that are quantised; what is left (kernels of convolutions, norms, biases) is small."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Narrow:
     """An array in fewer bits.

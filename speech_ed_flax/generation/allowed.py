@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_ed_flax.errors import ConfigError
-from speech_ed_flax.generation.processor import STATIC, Length, Mask, Scores, Tokens, Whole
+from speech_ed_flax.generation.processor import Length, Mask, Scores, Tokens, Whole
 from speech_ed_flax.generation.tables import token_mask
 from speech_ed_flax.generation.trie import Trie
+from speech_ed_flax.pytree import STATIC, pytree
 from speech_ed_flax.types import Array, Bool, Int
 
 Allows = Callable[[int, Int[np.ndarray, " length"]], Iterable[int]]
@@ -22,7 +23,7 @@ Allowed = Allows | Mapping[Any, Any] | Sequence[Sequence[int]]
 """A function, a nested mapping or a list of sequences: see :func:`allowed_tokens`."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class AllowedSequences:
     """Allows only texts that are one of the given sequences, followed by an end token.
@@ -45,7 +46,7 @@ class AllowedSequences:
         return restrict(scores, allowed | (length < self.start), self.beams)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class AllowedByFunction:
     """Allows only the tokens that a function on the host returns for each text.

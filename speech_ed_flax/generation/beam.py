@@ -47,10 +47,11 @@ from speech_ed_flax.generation.steps import (
     read_prompt,
     step_last,
 )
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class BeamState:
     """Hypotheses of ``length`` tokens that go on, and those that ended."""

@@ -5,13 +5,13 @@ Every class matches the PyTorch processor of transformers 5.23 named in its docs
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 
 from speech_ed_flax.generation.processor import Length, Mask, Scores, Tokens, Whole
+from speech_ed_flax.pytree import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class MinimumLength:
     """Forbids the end tokens while the sequence is shorter than ``shortest`` tokens.
@@ -27,7 +27,7 @@ class MinimumLength:
         return jnp.where(self.end_tokens & (length < self.shortest), -jnp.inf, scores)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class ForcedTokens:
     """Allows only the given tokens, with score 0, when the sequence has exactly ``at`` tokens.
@@ -44,7 +44,7 @@ class ForcedTokens:
         return jnp.where(length == self.at, jnp.where(self.forced, 0.0, -jnp.inf), scores)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class ValidValues:
     """Replaces NaN by 0 and infinities by the largest and lowest number.
@@ -57,7 +57,7 @@ class ValidValues:
         return jnp.nan_to_num(scores)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SuppressedTokens:
     """Forbids the given tokens everywhere. Matches ``SuppressTokensLogitsProcessor``."""
@@ -69,7 +69,7 @@ class SuppressedTokens:
         return jnp.where(self.banned, -jnp.inf, scores)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SuppressedTokensAtBegin:
     """Forbids the given tokens as the first free token of the sequence, at position ``begin``.

@@ -46,10 +46,11 @@ from speech_ed_flax.generation.steps import (
     read_prompt,
     step_last,
 )
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Turn:
     """What a group makes of a step; of several groups the same, side by side.
@@ -73,7 +74,7 @@ class Turn:
     scores: Float[Array, "batch paths vocab"]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class GroupState:
     """Hypotheses of ``length`` tokens that go on, and those that ended, group after group."""

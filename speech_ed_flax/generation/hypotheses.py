@@ -12,13 +12,14 @@ from jax import lax
 from speech_ed_flax.generation.plan import Limits, Plan
 from speech_ed_flax.generation.ranking import largest
 from speech_ed_flax.generation.steps import Cache, Found, Rules, Trail, blank, write
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 EXCLUDED = -1e9
 """Added to the score of what must not be chosen, and the score of what does not exist yet."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Hypotheses:
     """Sequences, and as far as it is recorded how they came about.
@@ -47,7 +48,7 @@ class Hypotheses:
         )
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Finished:
     """The best ended hypotheses so far; a slot not yet ``done`` holds no hypothesis."""
@@ -90,7 +91,7 @@ class Finished:
         )
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Candidates:
     """Continuations of hypotheses by one token, best (or first drawn) first.

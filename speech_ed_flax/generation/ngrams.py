@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from speech_ed_flax.generation.processor import STATIC, Length, Scores, Tokens
+from speech_ed_flax.generation.processor import Length, Scores, Tokens
+from speech_ed_flax.pytree import STATIC, pytree
 from speech_ed_flax.types import Array, Bool, Int
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class NoRepeatNgram:
     """Forbids every token that would complete an n-gram already present, prompt included.
@@ -28,7 +29,7 @@ class NoRepeatNgram:
         return _forbid_completions(self.size, tokens, is_text, tokens, scores, length)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class EncoderNoRepeatNgram:
     """Forbids every token that would complete an n-gram of what the encoder read.

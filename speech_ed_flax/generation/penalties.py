@@ -13,10 +13,11 @@ from jax import lax
 
 from speech_ed_flax.generation.processor import Length, Mask, Real, Scores, Tokens
 from speech_ed_flax.generation.tables import padded, power_of_two
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Float, Int
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class RepetitionPenalty:
     """Divides positive and multiplies negative scores of every token seen so far, prompt included.
@@ -32,7 +33,7 @@ class RepetitionPenalty:
         return _penalize(scores, seen, self.penalty)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class EncoderRepetitionPenalty:
     """Divides negative and multiplies positive scores of every token the encoder read.
@@ -52,7 +53,7 @@ class EncoderRepetitionPenalty:
         return _penalize(scores, seen, self.reciprocal)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SequenceBias:
     """Adds a bias to the last token of each sequence wherever the tokens before it end the text.
@@ -99,7 +100,7 @@ def sequence_bias(biases: tuple[tuple[tuple[int, ...], float], ...], vocab: int)
     return SequenceBias(single, longer)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class EndGrowth:
     """Raises the scores of the end tokens by a share of their size that grows with the length.

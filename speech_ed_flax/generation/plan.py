@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.generation.settings import GenerationSettings
 from speech_ed_flax.generation.stopping import StopStrings
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 BUCKET = 64
@@ -117,7 +117,7 @@ class Plan:
         return self.capacity - 1
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Limits:
     """Numbers that a search reads, made on the host; changing them compiles nothing anew.

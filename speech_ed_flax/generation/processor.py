@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.pytree import STATIC, pytree
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 Tokens = Int[Array, "rows capacity"]
@@ -21,11 +22,8 @@ Real = Float[Any, ""] | float
 Whole = Int[Any, ""] | int
 Mask = Bool[Any, " vocab"]
 
-STATIC = {"static": True}
-"""Metadata of a field that decides shapes or code: changing it compiles anew."""
 
-
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Custom:
     """Calls a user's own function, which is compiled in: another function compiles anew."""
@@ -37,17 +35,29 @@ class Custom:
         return self.function(tokens, scores, length)
 
 
+@pytree
+@dataclass(frozen=True)
+class Registered:
+    """Calls a pytree of a user's, whose class its own structure may lack (see ``pytree``)."""
+
+    processor: Processor
+    kind: type = field(metadata=STATIC)
+
+    def __call__(self, tokens: Tokens, scores: Scores, length: Length) -> Scores:
+        """Returns what the processor returns."""
+        return self.processor(tokens, scores, length)
+
+
 def as_processor(function: Processor) -> Processor:
     """Returns a callable as a pytree, so that it can be an argument of a compiled function.
 
-    What is a pytree already, such as every processor of this package, is returned as it is: its
-    numbers are traced.
+    Of what is a pytree already, such as every processor of this package, the numbers are traced.
 
     Raises:
         ConfigError: the callable is not hashable.
     """
     if not jax.tree_util.all_leaves([function]):
-        return function
+        return Registered(function, type(function))
     try:
         hash(function)
     except TypeError:

@@ -26,10 +26,11 @@ from speech_ed_flax.generation.steps import (
     step_last,
     write,
 )
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Bool, Float, Int
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SampleState:
     """Rows of ``length`` tokens each, of which those that ended earlier are filled."""

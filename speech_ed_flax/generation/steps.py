@@ -19,13 +19,14 @@ from jax import lax
 
 from speech_ed_flax.generation.plan import Limits, Plan
 from speech_ed_flax.generation.processor import Processor
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Bool, Float, Int, PRNGKeyArray
 
 Cache = Any
 Step = Callable[[Array, Array, Cache], tuple[Array, Cache]]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Rules:
     """What a search reads at every step and never changes.
@@ -61,7 +62,7 @@ class Rules:
         return jnp.any(tokens[..., None] == self.limits.end_tokens, axis=-1)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Trail:
     """The scores of all rows at every step, as far as they are recorded."""

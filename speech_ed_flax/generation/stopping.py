@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from speech_ed_flax.pytree import pytree
 from speech_ed_flax.types import Array, Bool, Int
 
 STATES = 32
 """The number of states is a multiple of this, so that other strings compile nothing anew."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class StopStrings:
     """Knows, for each state of the text so far and each token, the next state.

@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from speech_ed_flax.errors import ConfigError
-from speech_ed_flax.generation.processor import STATIC, Length, Tokens, Whole
+from speech_ed_flax.generation.processor import Length, Tokens, Whole
 from speech_ed_flax.generation.tables import padded, power_of_two
+from speech_ed_flax.pytree import STATIC, pytree
 from speech_ed_flax.types import Array, Bool, Int
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Trie:
     """Holds sequences of tokens by their common beginnings.

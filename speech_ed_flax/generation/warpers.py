@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
-from speech_ed_flax.generation.processor import STATIC, Length, Real, Scores, Tokens
+from speech_ed_flax.generation.processor import Length, Real, Scores, Tokens
 from speech_ed_flax.generation.ranking import (
     largest,
     last_of,
@@ -20,13 +20,14 @@ from speech_ed_flax.generation.ranking import (
     not_after,
     value_to_reach,
 )
+from speech_ed_flax.pytree import STATIC, pytree
 from speech_ed_flax.types import Array, Bool, Float
 
 TOP_H_CANDIDATES = 100
 """How many of the likeliest tokens top-H considers; a constant upstream too."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Temperature:
     """Divides the scores by a temperature. Matches ``TemperatureLogitsWarper``."""
@@ -38,7 +39,7 @@ class Temperature:
         return scores / self.temperature
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class TopH:
     """Keeps the likeliest tokens whose entropies sum to at most a share of the distribution's.
@@ -62,7 +63,7 @@ class TopH:
         )
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class TopK:
     """Keeps the ``count`` largest scores and whatever equals the last of them.
@@ -77,7 +78,7 @@ class TopK:
         return _only(scores >= _nth_largest(scores, self.count), scores)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class TopP:
     """Keeps the smallest set of likeliest tokens whose probability reaches ``probability``.
@@ -108,7 +109,7 @@ class TopP:
         return _only(not_after(scores, value, index), scores)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class MinP:
     """Keeps tokens at least ``share`` times as likely as the likeliest.
@@ -126,7 +127,7 @@ class MinP:
         return _only_with_best(likely, scores, self.keep)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class TypicalP:
     """Keeps the tokens whose surprise is nearest to the expected one, up to ``probability``.
@@ -152,7 +153,7 @@ class TypicalP:
         return _only(-jnp.abs(total - scores - expected) >= edge, scores)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class EpsilonCutoff:
     """Keeps tokens whose probability is at least ``epsilon``. Matches ``EpsilonLogitsWarper``."""
@@ -166,7 +167,7 @@ class EpsilonCutoff:
         return _only_with_best(likely, scores, self.keep)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class EtaCutoff:
     """Keeps tokens at least as likely as ``epsilon``, or less where the distribution is flat.
@@ -185,7 +186,7 @@ class EtaCutoff:
         return _only_with_best(likelihood >= eta, scores, self.keep)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Normalized:
     """Turns the scores into log-probabilities. Matches ``LogitNormalization``."""

@@ -196,9 +196,9 @@ def test_a_worker_heeds_no_signal_but_its_parents():
     subprocess.run(["kill", "-INT", str(number)], check=True)
     assert pool.submit(square, 3).result() == 9
     (worker,) = [child for child in multiprocessing.active_children() if child.pid == number]
-    worker.terminate()
-    worker.join(10)
-    assert worker.exitcode is not None
+    while worker.exitcode is None:  # a request that meets a stranger's, still unread, is lost
+        worker.terminate()
+        worker.join(1)
     pool.shutdown()
 
 
