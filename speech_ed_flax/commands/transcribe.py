@@ -85,7 +85,7 @@ def transcribe(
     audio: list[Path],
     /,
     *,
-    model: Annotated[str, Parameter(alias="-m")],
+    model: Annotated[str | None, Parameter(alias="-m")] = None,
     output_dir: Annotated[Path | None, Parameter(alias="-o")] = None,
     format: Annotated[Format, Parameter(alias="-f")] = "txt",
     recursive: bool = False,
@@ -108,7 +108,8 @@ def transcribe(
     Args:
         audio: Files of any rate, channels and length; folders of them; patterns; manifests
             (.jsonl, .tsv, .csv); tar archives; - for stdin.
-        model: Folder of a checkpoint, or its name on the Hub.
+        model: Folder of a checkpoint, or its name on the Hub; if omitted, the small model that
+            comes with the package and hears letters, numbers, dates and a few commands.
         output_dir: Write a file for each recording and format there, instead of to stdout.
         format: What to write; srt, vtt and tsv go to stdout for a single file only.
         recursive: Take the whole trees below folders, and keep them in the output folder.
@@ -129,7 +130,9 @@ def transcribe(
         output_dir.mkdir(parents=True, exist_ok=True)
     mine = share(found.recordings, shard)
     left = [r for r in mine if not (skip_existing and results.has(r))]
-    recogniser = load_recogniser(model, recognition, local_files_only) if left else None
+    recogniser = None
+    if left:
+        recogniser = load_recogniser(model or _embedded(quiet), recognition, local_files_only)
     tally = Tally(kept=len(mine) - len(left))
     for fault in found.faults:
         tally.fail(fault)
@@ -145,6 +148,15 @@ def transcribe(
     if not quiet:
         print(tally.summary(), file=sys.stderr)
     return tally.outcome()
+
+
+def _embedded(quiet: bool) -> str:
+    """Returns the folder of the model that comes with the package, and says that it is used."""
+    from speech_ed_flax.embedded import FOLDER, HEARS
+
+    if not quiet:
+        print(f"no --model: the one of this package hears {HEARS}, no more", file=sys.stderr)
+    return str(FOLDER)
 
 
 def _results(several: bool, folder: Path | None, kind: str, skip_existing: bool) -> Results:

@@ -281,7 +281,6 @@ def test_what_the_model_cannot_do_ends_with_four(model, tmp_path, capsys):
     [
         ["nonsense"],
         ["transcribe", "-m", "model"],
-        ["transcribe", "a.wav"],
         ["transcribe", "a.wav", "-m", "model", "--beam-size", "0"],
         ["transcribe", "a.wav", "-m", "model", "--beamsize", "2"],
         ["transcribe", "a.wav", "-m", "model", "-f", "docx"],

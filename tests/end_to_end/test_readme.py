@@ -1,5 +1,6 @@
 """Every block of the README does what the page says, with local stand-ins for the Hub's models."""
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from speech_ed_flax.conversion.safetensors import read_safetensors
 
 ROOT = Path(__file__).resolve().parents[2]
 WHISPER = ROOT.parent / "shared" / "checkpoints" / "whisper-tiny.en"
+EMBEDDED = "speech_ed_flax/embedded"
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
@@ -70,6 +72,8 @@ def desk(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     for name in ("tests/data", "benchmarks", "configs"):
         shutil.copytree(ROOT / name, folder / name)
+    (folder / EMBEDDED).mkdir(parents=True)
+    shutil.copy(ROOT / EMBEDDED / "sample.flac", folder / EMBEDDED)
     encoder, decoder = halves(tmp_path_factory.mktemp("halves"))
     put_in_cache(folder / "hub", "facebook/wav2vec2-base", encoder)
     put_in_cache(folder / "hub", "facebook/bart-base", decoder)
@@ -114,7 +118,8 @@ def test_the_commands_of_the_page_run_in_its_order(desk):
     assert len(commands) >= 8
     needs_whisper(" ".join(commands))
     printed = [run(desk, command) for command in commands]
-    assert printed[0].strip() == TEXT
+    assert printed[0] == (ROOT / EMBEDDED / "sample.txt").read_text()
+    assert json.loads(printed[1])["text"] == TEXT
     transcripts = sorted(path.name for path in (desk / "transcripts").iterdir())
     assert "speech.txt" in transcripts
     assert "speech.srt" in transcripts
