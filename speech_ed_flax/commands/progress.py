@@ -21,6 +21,8 @@ class Tally:
     started: float = field(default_factory=time.perf_counter)
     usage: Any = None
     """Of the model, if there was any; see ``transcription.Transcriber``."""
+    interrupted: bool = False
+    """Whether inputs are left, by Ctrl-C."""
 
     def fail(self, reason: str) -> None:
         """Counts an input that failed, and says why on stderr."""
@@ -34,6 +36,8 @@ class Tally:
 
     def outcome(self) -> Outcome:
         """Returns the exit code."""
+        if self.interrupted:
+            return Outcome.INTERRUPTED
         if not self.done and not self.kept:
             return Outcome.ALL_FAILED
         return Outcome.SOME_FAILED if self.failed else Outcome.DONE

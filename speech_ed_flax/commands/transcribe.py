@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from speech_ed_flax.commands.interruption import first_interrupt
 from speech_ed_flax.commands.outcome import UsageError
 from speech_ed_flax.commands.progress import Tally, progress_bar
 from speech_ed_flax.commands.recognition import Recognition, load_recogniser
@@ -103,7 +105,7 @@ def transcribe(
     Text goes to stdout as soon as it is known: for a single file the text alone,
     else path, tab and text on one line; with -f json one JSON object on one line.
     Ends with 3 if some recordings failed, with 4 if all did or the model is
-    unusable.
+    unusable. Ctrl-C finishes the recordings that have begun, and ends with 130.
 
     Args:
         audio: Files of any rate, channels and length; folders of them; patterns; manifests
@@ -181,12 +183,16 @@ def _transcribe(
     """Transcribes recordings in order, writing what is known; returns their texts by name."""
     from speech_ed_flax.transcription import Job, Transcript
 
-    jobs = (Job(r.source, r.name, r.offset, r.duration) for r in recordings)
     waiting, writer, texts = iter(recordings), None, {}
     # On a terminal that shows the results as they come, they are the progress.
     shown = shown and (results.folder is not None or not sys.stdout.isatty())
     try:
-        with progress_bar(len(recordings), shown) as advance:
+        with (
+            progress_bar(len(recordings), shown) as advance,
+            first_interrupt(finish=len(recordings) > 1) as interrupted,
+        ):
+            wanted = takewhile(lambda _: not interrupted(), recordings)
+            jobs = (Job(r.source, r.name, r.offset, r.duration) for r in wanted)
             for event in transcriber.follow(jobs):
                 writer = writer or results.writer(next(waiting))
                 if not isinstance(event, Transcript):
@@ -202,6 +208,8 @@ def _transcribe(
                     if stop:
                         break
                 advance()
+        if interrupted() and next(waiting, None):
+            tally.interrupted = True
     finally:
         if writer is not None and results.folder is not None:
             writer.drop()

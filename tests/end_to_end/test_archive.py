@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ from guesser import guesser
 from sounds import record
 
 from speech_ed_flax.cli import main
+from speech_ed_flax.commands.output import Files
 
 RATE = 16_000
 
@@ -186,3 +188,30 @@ def test_devices_that_share_a_batch_change_nothing(model, tmp_path, capsys):
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     shared = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [one["text"] for one in shared] == [one["text"] for one in alone]
+
+
+def test_ctrl_c_finishes_what_has_begun_and_the_same_command_does_the_rest(
+    model, tmp_path, capsys, monkeypatch
+):
+    names = {f"{number}.txt" for number in range(6)}
+    for name in names:
+        record((tmp_path / "in" / name).with_suffix(".wav"))
+    end = Files.end
+    pressed = []
+
+    def press_once(self, transcript):
+        end(self, transcript)
+        if not pressed:
+            pressed.append(signal.raise_signal(signal.SIGINT))
+
+    monkeypatch.setattr(Files, "end", press_once)
+    out, before = tmp_path / "out", signal.getsignal(signal.SIGINT)
+    command = ["transcribe", str(tmp_path / "in"), "-m", model, "-o", str(out), "--skip-existing"]
+    assert main([*command, "--batch-size", "1"]) == 130
+    assert "stopping after the recordings that have begun" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    done = {path.name for path in out.iterdir()}
+    assert done
+    assert done < names
+    assert main(command) == 0
+    assert {path.name for path in out.iterdir()} == names
