@@ -37,6 +37,7 @@ def stream_container(
     name: str,
     rate: int,
     max_seconds: float | int | None,
+    is_cut: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yields the first audio track of a container in blocks; see ``stream_audio``.
 
@@ -46,9 +47,11 @@ def stream_container(
         name: of the file.
         rate: at which the sound is wanted, Hz.
         max_seconds: most that is accepted.
+        is_cut: whether its end is missing: what there is of it is yielded.
 
     Raises:
-        AudioFormatError: PyAV is not installed, or there is no sound in the file.
+        AudioFormatError: PyAV is not installed, there is no sound in the file, or it changes its
+            rate or channels on the way.
         AudioCorruptError: FFmpeg cannot follow it.
     """
     try:
@@ -60,22 +63,29 @@ def stream_container(
             "convert it to WAV or FLAC)"
         ) from None
     stream.seek(0)
-    mixer = None
+    mixer, first = None, None
     try:
-        with av.open(stream, "r") as container:
+        # Tags in another encoding than UTF-8 are common, and of no interest.
+        with av.open(stream, "r", metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise AudioFormatError(f"{name}: {what} without sound (check the path)")
             for frame in container.decode(audio=0):
                 samples = _samples(frame)
+                form = (frame.sample_rate, samples.shape[1])
                 if mixer is None:
-                    mixer = Mixer(name, frame.sample_rate, samples.shape[1], rate, max_seconds)
+                    mixer, first = Mixer(name, *form, rate, max_seconds), form
+                if form != first:
+                    raise AudioFormatError(
+                        f"{name}: its rate or channels change {mixer.seconds:.2f} s from its "
+                        "start (convert it to WAV or FLAC)"
+                    )
                 yield mixer.mix(samples)
     except FFmpegError as error:
-        seconds = 0.0 if mixer is None else mixer.frames / mixer.source_rate
-        raise AudioCorruptError(
-            f"{name}: damaged {seconds:.2f} s from its start, FFmpeg says {error.strerror!r} "
-            "(fetch the file again)"
-        ) from error
+        if mixer is None or not is_cut:
+            raise AudioCorruptError(
+                f"{name}: damaged {mixer.seconds if mixer else 0:.2f} s from its start, FFmpeg "
+                f"says {error.strerror!r} (fetch the file again)"
+            ) from error
     if mixer is not None:
         yield mixer.rest()
 

@@ -21,13 +21,13 @@ from speech_ed_flax.audio.containers import (
     is_mp3_frame,
     mp3_tells_its_length,
     require_sound,
-    shortfall,
 )
 from speech_ed_flax.audio.errors import (
     AudioCorruptError,
     AudioFormatError,
     AudioTruncatedError,
 )
+from speech_ed_flax.audio.extent import shortfall
 from speech_ed_flax.audio.ffmpeg import container_of, stream_container
 from speech_ed_flax.audio.mixer import Mixer
 from speech_ed_flax.errors import AudioError
@@ -170,13 +170,17 @@ def _stream(
     max_seconds: float | int | None,
 ) -> Iterator[np.ndarray]:
     head = stream.read(512)
-    if what := container_of(head):
-        yield from stream_container(stream, what, name, rate, max_seconds)
-        return
-    require_sound(head, name)
+    container = container_of(head)
+    if container is None:
+        require_sound(head, name)
     missing = shortfall(stream, head, name)
     if missing and not allow_truncated:
         raise AudioTruncatedError(f"{name}: {missing} (use --allow-truncated)")
+    if container is not None:
+        yield from stream_container(stream, container, name, rate, max_seconds, bool(missing))
+        if missing:
+            _LOGGER.warning("%s: %s", name, missing)
+        return
     with _open_decoder(stream, head, name) as sound:
         announced = sound.frames if sound.frames < _UNKNOWN_LENGTH else None
         mixer = Mixer(name, sound.samplerate, sound.channels, rate, max_seconds)
@@ -188,7 +192,7 @@ def _stream(
     if not complete:
         if announced is None or not _end_is_missing(stream, head, name, enough, failure):
             raise AudioCorruptError(
-                f"{name}: damaged {mixer.frames / mixer.source_rate:.2f} s from its start, "
+                f"{name}: damaged {mixer.seconds:.2f} s from its start, "
                 f"{_reason(failure) if failure else 'sound is missing'} (fetch the file again)"
             )
         missing = f"the header says {announced} frames, {mixer.frames} found"
