@@ -46,8 +46,8 @@ def is_mp3_frame(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0xFF and head[1] >> 5 == 7 and head[1] >> 1 & 3 in (1, 2)
 
 
-def mp3_tells_its_length(stream: io.BufferedIOBase, head: bytes, name: str) -> bool:
-    """Tells whether an MP3 file counts its frames, in a Xing tag inside the first one."""
+def mp3_length(stream: io.BufferedIOBase, head: bytes, name: str) -> int:
+    """Returns the samples that an MP3 file counts in a Xing tag in its first frame; 0 if none."""
     start = 0
     if head.startswith(b"ID3") and len(head) >= 10:
         start = 10 + sum((byte & 0x7F) << 7 * (9 - at) for at, byte in enumerate(head[6:10], 6))
@@ -55,7 +55,7 @@ def mp3_tells_its_length(stream: io.BufferedIOBase, head: bytes, name: str) -> b
     frame = stream.read(200)
     tag = re.search(rb"(?:Xing|Info)\0\0\0([\x01-\x0f])(.{8})", frame, re.DOTALL)
     if tag is None or not tag[1][0] & 1:
-        return False
+        return 0
     if tag[1][0] & 2:
         stream.seek(start + int.from_bytes(tag[2][4:]))
         if (follows := stream.read(3)) == b"ID3" or follows[:2] == frame[:2]:
@@ -63,4 +63,5 @@ def mp3_tells_its_length(stream: io.BufferedIOBase, head: bytes, name: str) -> b
                 f"{name}: MP3 files joined end to end, of which only the first would be heard "
                 "(convert it to WAV or FLAC, for example with ffmpeg)"
             )
-    return True
+    samples = 1_152 if frame[1] & 8 else 576  # of a frame: MPEG 1, or 2
+    return samples * int.from_bytes(tag[2][:4])

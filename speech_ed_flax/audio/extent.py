@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 
 from speech_ed_flax.audio.errors import AudioCorruptError
+from speech_ed_flax.audio.ogg import shortfall_of_ogg
 
 _HEADER_MISTAKE = 64  # bytes: writers that count their own 44-byte header as sound are common
 _UNKNOWN = 0x7F000000  # bytes: from here on, what writers to a pipe leave that cannot know better
@@ -18,7 +19,7 @@ def shortfall(stream: io.BufferedIOBase, head: bytes, name: str) -> str | None:
     """Returns how a file falls short of its own header; None if it does not, or does not tell."""
     size = stream.seek(0, os.SEEK_END)
     if head.startswith(b"OggS"):
-        return "the file ends inside an Ogg page" if _ends_inside_ogg_page(stream, size) else None
+        return shortfall_of_ogg(stream, name)
     if head[8:12] == b"WAVE":
         return _shortfall_of_wav(stream, size, name)
     begins = (end for start, end in _ENDS.items() if re.match(start, head, re.DOTALL))
@@ -71,18 +72,6 @@ def _wav_data(stream: io.BufferedIOBase) -> tuple[int, int, float] | None:
     return None
 
 
-def _ends_inside_ogg_page(stream: io.BufferedIOBase, size: int) -> bool:
-    stream.seek(max(0, size - 65_536))  # the largest page has 65,307 bytes
-    tail = stream.read()
-    start = tail.rfind(b"OggS")
-    if start < 0:
-        return False
-    page = tail[start:]
-    lacing = 27 + page[26] if len(page) > 26 else len(page) + 1
-    end = lacing + sum(page[27:lacing])
-    return end > len(page) or page[end:] in (b"O", b"Og", b"Ogg")
-
-
 # --- where other files end, in bytes, as far as they tell -----------------------------------------
 
 
@@ -120,8 +109,7 @@ def _end_of_matroska(stream: io.BufferedIOBase, head: bytes) -> int:
     del head
     position = 0
     for _ in range(2):
-        stream.seek(position + 4)  # behind an identifier of four bytes
-        field = stream.read(8)
+        field = _bytes_at(stream, position + 4, 8)  # behind an identifier of four bytes
         if len(field) < 8 or not field[0]:
             return 0
         width = 9 - field[0].bit_length()
@@ -143,12 +131,19 @@ def _end_of_chunks(stream: io.BufferedIOBase, start: int, length: Callable[[byte
     """
     position = start
     for _ in range(_MOST_CHUNKS):
-        stream.seek(position)
-        found = length(stream.read(16))
+        found = length(_bytes_at(stream, position, 16))
         if not found:
             return position
         position += found
     return 0
+
+
+def _bytes_at(stream: io.BufferedIOBase, position: int, count: int) -> bytes:
+    """Returns bytes of a file; none beyond its end, where few systems can seek far."""
+    if position > stream.seek(0, os.SEEK_END):
+        return b""
+    stream.seek(position)
+    return stream.read(count)
 
 
 def _end_of_mp4(stream: io.BufferedIOBase, head: bytes) -> int:

@@ -4,6 +4,7 @@ FFmpeg decodes, through PyAV, which is an optional dependency.
 """
 
 import io
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ from speech_ed_flax.audio.arrays import as_float
 from speech_ed_flax.audio.errors import AudioCorruptError, AudioFormatError
 from speech_ed_flax.audio.mixer import Mixer
 
+_LOGGER = logging.getLogger(__name__)
+
+_SLACK = 0.5  # seconds: codecs begin and end a little beside what headers say
 _MAGIC = {
     b"\x1aE\xdf\xa3": "Matroska or WebM",
     b"\x30\x26\xb2\x75": "Windows Media",
@@ -63,12 +67,13 @@ def stream_container(
             "convert it to WAV or FLAC)"
         ) from None
     stream.seek(0)
-    mixer, first = None, None
+    mixer, first, announced = None, None, 0.0
     try:
         # Tags in another encoding than UTF-8 are common, and of no interest.
         with av.open(stream, "r", metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise AudioFormatError(f"{name}: {what} without sound (check the path)")
+            announced = _announced(container)
             for frame in container.decode(audio=0):
                 samples = _samples(frame)
                 form = (frame.sample_rate, samples.shape[1])
@@ -88,6 +93,19 @@ def stream_container(
             ) from error
     if mixer is not None:
         yield mixer.rest()
+    heard = 0.0 if mixer is None else mixer.seconds
+    if not is_cut and heard < announced - _SLACK:
+        _LOGGER.warning("%s: %.2f s of sound found, its header says %.2f s", name, heard, announced)
+
+
+def _announced(container: Any) -> float:
+    """Returns the seconds of sound that a header tells; 0 where FFmpeg can only estimate them."""
+    sound = container.streams.audio[0]
+    if container.format.name == "aac":
+        return 0.0
+    if sound.duration is not None:
+        return float(sound.duration * sound.time_base)
+    return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
 
 
 def _samples(frame: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Damaged, cut, lying and endless files: each gives its sound or an error that names it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,15 @@ import soundfile
 from mutations import MOST_MEGABYTES, hear_all, originals, table
 from sounds import CODECS, CONTAINERS, encode, speech_like
 
-from speech_ed_flax.audio.errors import AudioError, AudioTruncatedError, NonFiniteAudioError
+from speech_ed_flax.audio.errors import (
+    AudioCorruptError,
+    AudioFormatError,
+    AudioTruncatedError,
+    NonFiniteAudioError,
+)
 from speech_ed_flax.audio.features import WaveformFeatures
 from speech_ed_flax.audio.files import read_audio
+from speech_ed_flax.errors import AudioError
 from speech_ed_flax.transcription import Job, Listening
 from speech_ed_flax.transcription.listening import End
 
@@ -112,6 +119,56 @@ def test_a_live_recording_is_good(kind, options):
     )
 
 
+# --- sound that decoders would lose in silence ----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+def test_no_damage_of_an_ogg_file_loses_sound(name, files):
+    content, expected = files[name], read_audio(files[name])
+    for at in range(0, len(content), 97):
+        flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        with pytest.raises(AudioError):
+            read_audio(flipped)
+    last = content.rindex(b"OggS")
+    before = content.rindex(b"OggS", 0, last)
+    with pytest.raises(AudioCorruptError, match=r"damaged [01]\.\d\d s from its start, a page"):
+        read_audio(content[:before] + content[last:])
+    np.testing.assert_array_equal(read_audio(content + b"garbage and OggS"), expected)
+
+
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+def test_joined_ogg_files_are_refused_because_only_the_first_would_be_heard(name, files):
+    another = encode(np.zeros((RATE, 1)), **CODECS[name])
+    for second in (files[name], another):
+        with pytest.raises(AudioFormatError, match="joined end to end"):
+            read_audio(files[name] + second)
+
+
+def test_an_mp3_file_cut_in_its_first_frame_is_said_to_have_none(files):
+    for size in (20, 44, 100):
+        with pytest.raises(AudioCorruptError, match="its frames cannot be found"):
+            read_audio(files["mp3"][:size])
+
+
+def test_an_mp3_file_whose_tag_is_damaged_is_read_to_its_end(files):
+    mp3, expected = files["mp3"], read_audio(files["mp3"])
+    tag = mp3.index(b"Info") if b"Info" in mp3[:200] else mp3.index(b"Xing")
+    sound = read_audio(mp3[: tag + 8] + bytes(4) + mp3[tag + 12 :])
+    assert len(expected) <= len(sound) <= len(expected) + 3 * 1_152
+
+
+def test_a_container_with_a_hole_is_heard_with_a_warning(files, caplog):
+    if "webm" not in files:
+        pytest.skip("PyAV is not installed")
+    content, middle = files["webm"], len(files["webm"]) // 2
+    sound = read_audio(content[:middle] + bytes(2_000) + content[middle + 2_000 :])
+    assert len(sound) < 1.5 * RATE
+    assert re.search(r"<bytes>: [01]\.\d+ s of sound found, its header says 2\.\d+ s", caplog.text)
+    caplog.clear()
+    read_audio(content)
+    assert not caplog.text
+
+
 # --- contents that are not speech -----------------------------------------------------------------
 
 
@@ -193,4 +250,12 @@ def test_a_huge_file_of_nothing_is_refused_at_once(tmp_path):
     with path.open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(AudioError, match="nothing but zero bytes"):
+        read_audio(path)
+
+
+def test_a_disk_that_fails_is_an_error_that_names_the_file():
+    path = Path("/proc/self/mem")  # regular by its mode, but nothing is at its beginning
+    if not path.exists():
+        pytest.skip("only Linux has a file that always fails")
+    with pytest.raises(AudioError, match=r"/proc/self/mem: cannot be read, Input/output error"):
         read_audio(path)
