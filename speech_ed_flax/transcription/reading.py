@@ -18,6 +18,11 @@ Event = Clip | End
 _AT_ONCE = 4
 """Clips of one recording that a process makes before it is asked for more."""
 
+_DEADLY = (
+    "{}: the process that decodes it died (convert it to WAV or FLAC, or give the machine more "
+    "memory)"
+)
+
 
 @dataclass(frozen=True)
 class _Reading:
@@ -119,11 +124,6 @@ def _heard_alone(job: Job, listening: Listening) -> Iterator[Event]:
     finally:
         pool.shutdown(cancel_futures=True)
 
-
-_DEADLY = (
-    "{}: the process that decodes it died (convert it to WAV or FLAC, or give the machine more "
-    "memory)"
-)
 
 _listening: Listening | None = None
 _streams: dict[int, Iterator[Event]] = {}
