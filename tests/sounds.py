@@ -1,9 +1,31 @@
 """Sounds for tests of what is extracted from them."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import soundfile
+
+CODECS = {
+    "wav": {"format": "WAV", "subtype": "PCM_16"},
+    "flac": {"format": "FLAC"},
+    "ogg": {"format": "OGG", "subtype": "VORBIS"},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+    "mp3": {"format": "MP3"},
+}
+CONTAINERS = {
+    "rf64": {"format": "RF64", "subtype": "PCM_24"},
+    "rifx": {"format": "WAV", "subtype": "FLOAT", "endian": "BIG"},
+    "wavex": {"format": "WAVEX", "subtype": "PCM_16"},
+    "adpcm": {"format": "WAV", "subtype": "IMA_ADPCM"},
+    "aiff": {"format": "AIFF", "subtype": "PCM_16"},
+    "au": {"format": "AU", "subtype": "ULAW"},
+    "caf": {"format": "CAF", "subtype": "ALAC_16"},
+    "w64": {"format": "W64", "subtype": "PCM_16"},
+    "nist": {"format": "NIST", "subtype": "PCM_16"},
+    "voc": {"format": "VOC", "subtype": "PCM_16"},
+}
+"""What libsndfile is told to write: the formats of most recordings, and those of a few."""
 
 
 def clips() -> list[np.ndarray]:
@@ -29,3 +51,15 @@ def record(path: Path, seconds: float = 0.5, rate: int = 16_000, channels: int =
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.stack([speech_like(seconds, rate)] * channels, axis=1), rate)
     return path
+
+
+def encode(sound: np.ndarray, rate: int = 16_000, **format_: str) -> bytes:
+    """Returns a file of sound ``[frames, channels]``.
+
+    It is written in small blocks: one long OGG write crashes libsndfile 1.2.2.
+    """
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", rate, sound.shape[1], **format_) as writer:
+        for start in range(0, len(sound), 16_384):
+            writer.write(sound[start : start + 16_384])
+    return file.getvalue()

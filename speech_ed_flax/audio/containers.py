@@ -1,13 +1,9 @@
-"""What a file says of itself: whether it is sound, and whether all of it is there."""
+"""What a file begins with: whether it is sound, and what is special in MP3 files."""
 
 import io
-import os
 import re
-import struct
 
-from speech_ed_flax.audio.errors import AudioCorruptError, AudioFormatError
-
-_HEADER_MISTAKE = 64  # bytes: writers that count their own 44-byte header as sound are common
+from speech_ed_flax.audio.errors import AudioFormatError
 
 _NOT_SOUND = {
     b"version https://git-lfs": ("a Git LFS pointer", "run git lfs pull"),
@@ -50,67 +46,8 @@ def is_mp3_frame(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0xFF and head[1] >> 5 == 7 and head[1] >> 1 & 3 in (1, 2)
 
 
-def shortfall(stream: io.BufferedIOBase, head: bytes, name: str) -> str | None:
-    """Returns how a container falls short of its own header, where libsndfile would not notice."""
-    size = stream.seek(0, os.SEEK_END)
-    if head.startswith(b"OggS"):
-        return "the file ends inside an Ogg page" if _ends_inside_ogg_page(stream, size) else None
-    if head[8:12] != b"WAVE" or not (found := _wav_data(stream)):
-        return None
-    start, length, frames_per_byte = found
-    if length == 0:
-        stream.seek(start)
-        follows = stream.read(4)
-        if follows and not re.fullmatch(rb"[ -~]{4}", follows):
-            raise AudioCorruptError(
-                f"{name}: the header was never finished, {size - start} bytes follow a data chunk "
-                "of size 0 (repair it, for example with ffmpeg)"
-            )
-    # Writers to a pipe do not know the size: they leave 2**31 or nearly 2**31 or 2**32.
-    if length == 0x80000000 or length | 0xFFF in (0x7FFFFFFF, 0xFFFFFFFF):
-        return None
-    if length <= size - start + _HEADER_MISTAKE:
-        return None
-    announced, present = (int(count * frames_per_byte) for count in (length, size - start))
-    return f"the header says {announced} frames, {present} found"
-
-
-def _wav_data(stream: io.BufferedIOBase) -> tuple[int, int, float] | None:
-    """Finds where the sound of a WAV file starts, its bytes by the header, and frames per byte."""
-    stream.seek(0)
-    order = ">" if stream.read(4) == b"RIFX" else "<"
-    position, long_length, frames_per_byte = 12, 0, 0.0
-    for _ in range(256):  # more chunks than any real file has before its sound
-        stream.seek(position)
-        chunk = stream.read(24)
-        if len(chunk) < 8:
-            return None
-        kind, length = struct.unpack_from(order + "4sI", chunk)
-        if kind == b"data":
-            return position + 8, long_length or length, frames_per_byte
-        if kind == b"ds64" and len(chunk) == 24:
-            (long_length,) = struct.unpack_from("<Q", chunk, 16)
-        if kind == b"fmt " and len(chunk) == 24:
-            frames, bytes_ = struct.unpack_from(order + "II", chunk, 12)  # both per second
-            frames_per_byte = frames / max(bytes_, 1)
-        position += 8 + length + length % 2
-    return None
-
-
-def _ends_inside_ogg_page(stream: io.BufferedIOBase, size: int) -> bool:
-    stream.seek(max(0, size - 65_536))  # the largest page has 65,307 bytes
-    tail = stream.read()
-    start = tail.rfind(b"OggS")
-    if start < 0:
-        return False
-    page = tail[start:]
-    lacing = 27 + page[26] if len(page) > 26 else len(page) + 1
-    end = lacing + sum(page[27:lacing])
-    return end > len(page) or page[end:] in (b"O", b"Og", b"Ogg")
-
-
-def mp3_tells_its_length(stream: io.BufferedIOBase, head: bytes, name: str) -> bool:
-    """Tells whether an MP3 file counts its frames, in a Xing tag inside the first one."""
+def mp3_length(stream: io.BufferedIOBase, head: bytes, name: str) -> int:
+    """Returns the samples that an MP3 file counts in a Xing tag in its first frame; 0 if none."""
     start = 0
     if head.startswith(b"ID3") and len(head) >= 10:
         start = 10 + sum((byte & 0x7F) << 7 * (9 - at) for at, byte in enumerate(head[6:10], 6))
@@ -118,7 +55,7 @@ def mp3_tells_its_length(stream: io.BufferedIOBase, head: bytes, name: str) -> b
     frame = stream.read(200)
     tag = re.search(rb"(?:Xing|Info)\0\0\0([\x01-\x0f])(.{8})", frame, re.DOTALL)
     if tag is None or not tag[1][0] & 1:
-        return False
+        return 0
     if tag[1][0] & 2:
         stream.seek(start + int.from_bytes(tag[2][4:]))
         if (follows := stream.read(3)) == b"ID3" or follows[:2] == frame[:2]:
@@ -126,4 +63,5 @@ def mp3_tells_its_length(stream: io.BufferedIOBase, head: bytes, name: str) -> b
                 f"{name}: MP3 files joined end to end, of which only the first would be heard "
                 "(convert it to WAV or FLAC, for example with ffmpeg)"
             )
-    return True
+    samples = 1_152 if frame[1] & 8 else 576  # of a frame: MPEG 1, or 2
+    return samples * int.from_bytes(tag[2][:4])

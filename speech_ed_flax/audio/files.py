@@ -11,7 +11,8 @@ import logging
 import os
 import stat
 from collections.abc import Generator, Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -19,15 +20,15 @@ import soundfile
 from speech_ed_flax.audio.arrays import stream_array
 from speech_ed_flax.audio.containers import (
     is_mp3_frame,
-    mp3_tells_its_length,
+    mp3_length,
     require_sound,
-    shortfall,
 )
 from speech_ed_flax.audio.errors import (
     AudioCorruptError,
     AudioFormatError,
     AudioTruncatedError,
 )
+from speech_ed_flax.audio.extent import shortfall
 from speech_ed_flax.audio.ffmpeg import container_of, stream_container
 from speech_ed_flax.audio.mixer import Mixer
 from speech_ed_flax.errors import AudioError
@@ -36,6 +37,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _BLOCK = 8_192  # frames decoded at a time, and the precision at which MP3 damage is placed
 _MP3_SLACK = 1_152  # frames: encoders differ in how they count their delay and padding
+_MP3_PADDING = 8_190  # frames: most that the tag of an encoder has to be left out
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX
 
 
@@ -86,7 +88,12 @@ def stream_audio(
     if isinstance(source, (str, os.PathLike)):
         name = os.fsdecode(source)
         with _open_regular(name) as stream:
-            yield from _stream(stream, name, rate, allow_truncated, max_seconds)
+            try:
+                yield from _stream(stream, name, rate, allow_truncated, max_seconds)
+            except OSError as error:
+                raise AudioError(
+                    f"{name}: cannot be read, {error.strerror} (check the disk)"
+                ) from error
     elif isinstance(source, (bytes, bytearray, memoryview)):
         content = io.BytesIO(source)
         yield from _stream(content, "<bytes>", rate, allow_truncated, max_seconds)
@@ -141,24 +148,39 @@ class _UnseenEnd:
 class _Decoder(soundfile.SoundFile):
     """Reads forward only: soundfile would otherwise seek after every block, and fail at the end."""
 
+    def __init__(self, stream: io.BufferedIOBase | _UnseenEnd):
+        super().__init__(cast(Any, stream))
+
     def seekable(self) -> bool:
         return False
 
 
 def _open_decoder(stream: io.BufferedIOBase, head: bytes, name: str) -> soundfile.SoundFile:
     is_mp3 = head.startswith(b"ID3") or is_mp3_frame(head)
-    hide_end = is_mp3 and not mp3_tells_its_length(stream, head, name)
+    length = mp3_length(stream, head, name) if is_mp3 else 0
     stream.seek(0)
     try:
-        source: Any = _UnseenEnd(stream) if hide_end else stream
-        return _Decoder(source)
+        return _open_mp3(stream, length) if is_mp3 else _Decoder(stream)
     except soundfile.LibsndfileError as error:
         raise AudioCorruptError(
             f"{name}: the header cannot be read, {_reason(error)} (fetch the file again)"
         ) from error
 
 
+def _open_mp3(stream: io.BufferedIOBase, length: int) -> soundfile.SoundFile:
+    """Opens an MP3 file of so many samples by its tag, or of an unknown number if that is 0."""
+    if length:
+        with suppress(soundfile.LibsndfileError):
+            sound = _Decoder(stream)
+            if abs(sound.frames - length) <= _MP3_PADDING:
+                return sound
+        stream.seek(0)  # the decoder has not understood the tag, and estimates
+    return _Decoder(_UnseenEnd(stream))
+
+
 def _reason(error: soundfile.LibsndfileError) -> str:
+    if error.error_string.startswith("File does not exist"):
+        return "its frames cannot be found"  # of MP3 files
     return f"libsndfile says {error.error_string.rstrip('.')!r}"
 
 
@@ -170,13 +192,17 @@ def _stream(
     max_seconds: float | int | None,
 ) -> Iterator[np.ndarray]:
     head = stream.read(512)
-    if what := container_of(head):
-        yield from stream_container(stream, what, name, rate, max_seconds)
-        return
-    require_sound(head, name)
+    container = container_of(head)
+    if container is None:
+        require_sound(head, name)
     missing = shortfall(stream, head, name)
     if missing and not allow_truncated:
         raise AudioTruncatedError(f"{name}: {missing} (use --allow-truncated)")
+    if container is not None:
+        yield from stream_container(stream, container, name, rate, max_seconds, bool(missing))
+        if missing:
+            _LOGGER.warning("%s: %s", name, missing)
+        return
     with _open_decoder(stream, head, name) as sound:
         announced = sound.frames if sound.frames < _UNKNOWN_LENGTH else None
         mixer = Mixer(name, sound.samplerate, sound.channels, rate, max_seconds)
@@ -188,7 +214,7 @@ def _stream(
     if not complete:
         if announced is None or not _end_is_missing(stream, head, name, enough, failure):
             raise AudioCorruptError(
-                f"{name}: damaged {mixer.frames / mixer.source_rate:.2f} s from its start, "
+                f"{name}: damaged {mixer.seconds:.2f} s from its start, "
                 f"{_reason(failure) if failure else 'sound is missing'} (fetch the file again)"
             )
         missing = f"the header says {announced} frames, {mixer.frames} found"

@@ -30,6 +30,11 @@ class Mixer:
         if source_rate != rate:
             self._resampler = soxr.ResampleStream(source_rate, rate, 1, "float32", quality="HQ")
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of sound so far."""
+        return self.frames / self.source_rate
+
     def check_duration(self, frames: int) -> None:
         """Refuses what is longer than ``max_seconds``."""
         seconds = frames / self.source_rate

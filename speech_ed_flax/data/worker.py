@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -72,6 +72,8 @@ def _blocked_signals() -> Iterator[None]:
 
 def _begin(prepare: Callable[..., None], *arguments: Any) -> None:
     """Begins the life of a worker, which ends with its parent's at the latest."""
+    with suppress(OSError):  # there may be no stderr
+        os.dup2(2, 1)  # decoders print what they find damaged: stdout is for results
     parent = multiprocessing.parent_process()
     threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     if hasattr(signal, "sigwaitinfo"):

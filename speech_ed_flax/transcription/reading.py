@@ -1,5 +1,6 @@
 """Listens to recordings ahead of the model, in processes of their own."""
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,15 +18,32 @@ Event = Clip | End
 _AT_ONCE = 4
 """Clips of one recording that a process makes before it is asked for more."""
 
+_DEADLY = (
+    "{}: the process that decodes it died (convert it to WAV or FLAC, or give the machine more "
+    "memory)"
+)
 
-@dataclass
+
+@dataclass(frozen=True)
 class _Reading:
-    """A recording that a process listens to."""
+    """A recording that a process has begun to listen to."""
 
     job: Job
     number: int
     pool: ProcessPoolExecutor
-    events: Future[list[Event]]
+    first: Future[list[Event]]
+
+    def events(self) -> Iterator[Event]:
+        """Yields what is heard, while the next clips are made."""
+        future = self.first
+        while True:
+            events = future.result()
+            goes_on = not isinstance(events[-1], End)
+            if goes_on:
+                future = self.pool.submit(_go_on, self.number)
+            yield from events
+            if not goes_on:
+                return
 
 
 def read(
@@ -33,7 +51,8 @@ def read(
 ) -> Iterator[tuple[Job, Event]]:
     """Yields what is heard, recording by recording in their order.
 
-    However long a recording is, a few clips of it are held at a time.
+    However long a recording is, a few clips of it are held at a time. A recording that kills the
+    process that listens to it ends with an error, as one that cannot be decoded does.
 
     Args:
         jobs: taken as they are needed.
@@ -42,7 +61,7 @@ def read(
         ahead: recordings that have begun to be heard.
 
     Raises:
-        DataError: a process died.
+        DataError: a process died before it had anything to listen to.
     """
     if not workers:
         for job in jobs:
@@ -51,7 +70,9 @@ def read(
         return
     pools = [start_worker(_prepare, listening) for _ in range(workers)]
     try:
-        yield from _read(iter(jobs), pools, max(ahead, 2 * workers))
+        for reading in _readings(jobs, pools, listening, max(ahead, 2 * workers)):
+            for event in _heard(reading, listening):
+                yield reading.job, event
     except BrokenProcessPool as error:
         raise DataError(WORKER_DIED) from error
     finally:
@@ -59,26 +80,49 @@ def read(
             pool.shutdown(cancel_futures=True)
 
 
-def _read(
-    jobs: Iterator[Job], pools: list[ProcessPoolExecutor], ahead: int
-) -> Iterator[tuple[Job, Event]]:
+def _readings(
+    jobs: Iterable[Job], pools: list[ProcessPoolExecutor], listening: Listening, ahead: int
+) -> Iterator[_Reading]:
+    """Yields recordings in their order, ``ahead`` of them begun; replaces pools that are broken."""
     readings: deque[_Reading] = deque()
-    begun = 0
-    while True:
-        for job in islice(jobs, ahead - len(readings)):
-            pool = pools[begun % len(pools)]
-            readings.append(_Reading(job, begun, pool, pool.submit(_begin, begun, job)))
-            begun += 1
-        if not readings:
-            return
-        reading = readings.popleft()
-        events: list[Event] = []
-        while not (events and isinstance(events[-1], End)):
-            events = reading.events.result()
-            if not isinstance(events[-1], End):
-                reading.events = reading.pool.submit(_go_on, reading.number)
-            for event in events:
-                yield reading.job, event
+    for number, job in enumerate(jobs):
+        slot = number % len(pools)
+        try:
+            readings.append(_begun(number, job, pools[slot]))
+        except BrokenProcessPool:
+            pools[slot] = start_worker(_prepare, listening)
+            readings.append(_begun(number, job, pools[slot]))
+        if len(readings) == ahead:
+            yield readings.popleft()
+    yield from readings
+
+
+def _begun(number: int, job: Job, pool: ProcessPoolExecutor) -> _Reading:
+    return _Reading(job, number, pool, pool.submit(_begin, number, job))
+
+
+def _heard(reading: _Reading, listening: Listening) -> Iterator[Event]:
+    """Yields what is heard of a recording, though its process may die of it or of another one."""
+    told = 0
+    try:
+        for event in reading.events():
+            yield event
+            told += 1
+    except BrokenProcessPool:
+        yield from islice(_heard_alone(reading.job, listening), told, None)
+
+
+def _heard_alone(job: Job, listening: Listening) -> Iterator[Event]:
+    """Yields what is heard in a new process: if that dies too, it is the recording's fault."""
+    pool = start_worker(_prepare, listening)
+    try:
+        pool.submit(os.getpid).result()
+        try:
+            yield from _begun(0, job, pool).events()
+        except BrokenProcessPool:
+            yield End(0.0, _DEADLY.format(job.name))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 _listening: Listening | None = None

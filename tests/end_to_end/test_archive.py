@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from guesser import guesser
 from sounds import record
+from worker_tasks import DeadlyListening
 
 from speech_ed_flax.cli import main
 from speech_ed_flax.commands.output import Files
@@ -102,6 +103,37 @@ def test_workers_change_nothing(model, tmp_path, capsys, workers):
     assert len(found[-1]["segments"]) == 4
     alone = transcribe(capsys, tmp_path / "3.wav", "-m", model, "--batch-size", 1)[1]
     assert [alone[0]["text"]] == [one["text"] for one in found if one["source"].endswith("3.wav")]
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory):
+    """A folder of a hundred recordings."""
+    folder = tmp_path_factory.mktemp("hundred")
+    for number in range(100):
+        record(folder / f"{number:02}.flac", 0.3 + number % 7 / 4)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_bad_recording_of_a_hundred_costs_one_line(
+    model, hundred, workers, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("speech_ed_flax.pretrained.Listening", DeadlyListening)
+    arguments = ["-m", model, "--workers", workers]
+    _, expected, _ = transcribe(capsys, hundred, *arguments)
+    assert len(expected) == 100
+
+    content = (hundred / "50.flac").read_bytes()
+    bad = tmp_path / ("deadly.flac" if workers else "cut.flac")
+    bad.write_bytes(content if workers else content[: len(content) // 2])
+    halves = [sorted(hundred.glob(f"[{digits}]*")) for digits in ("0-4", "5-9")]
+    code, found, err = transcribe(capsys, *halves[0], bad, *halves[1], *arguments)
+    assert code == 3
+    (failed,) = [one for one in found if one["error"]]
+    assert failed["source"] == str(bad)
+    assert [one for one in found if one is not failed] == expected
+    assert [line for line in err.splitlines() if "error" in line] == [f"error: {failed['error']}"]
+    assert "100 transcribed, 1 failed" in err
 
 
 def test_alternatives_words_and_scores_are_there_on_request(model, tmp_path, capsys):

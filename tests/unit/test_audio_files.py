@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from sounds import CODECS, CONTAINERS, encode
 
 from speech_ed_flax.audio.errors import (
     AudioCorruptError,
@@ -24,13 +25,6 @@ from speech_ed_flax.audio.files import read_audio
 from speech_ed_flax.errors import AudioError
 
 RATE = 16_000
-CODECS = {
-    "wav": {"format": "WAV", "subtype": "PCM_16"},
-    "flac": {"format": "FLAC"},
-    "ogg": {"format": "OGG", "subtype": "VORBIS"},
-    "opus": {"format": "OGG", "subtype": "OPUS"},
-    "mp3": {"format": "MP3"},
-}
 SPEECH = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -40,15 +34,6 @@ def tone(seconds: float, rate: int = RATE, channels: int = 1) -> np.ndarray:
     sound = 0.3 * np.sin(2 * np.pi * 440 * time) * np.sin(2 * np.pi * time) ** 2
     sound = sound + 0.02 * np.random.default_rng(0).standard_normal(len(time))
     return np.stack([sound] * channels, axis=1).astype(np.float32)
-
-
-def encode(sound: np.ndarray, rate: int = RATE, **format_: str) -> bytes:
-    """Encodes in small blocks: one long OGG write crashes libsndfile 1.2.2."""
-    file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", rate, sound.shape[1], **format_) as writer:
-        for start in range(0, len(sound), 16_384):
-            writer.write(sound[start : start + 16_384])
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -116,39 +101,12 @@ def test_a_wav_file_named_raw_is_read_by_its_content(recordings, tmp_path):
     assert len(read_audio(path)) == 3 * RATE
 
 
-@pytest.mark.parametrize(
-    "format_",
-    [
-        {"format": "RF64", "subtype": "PCM_24"},
-        {"format": "WAV", "subtype": "FLOAT", "endian": "BIG"},
-        {"format": "WAVEX", "subtype": "PCM_16"},
-        {"format": "WAV", "subtype": "IMA_ADPCM"},
-        {"format": "AIFF", "subtype": "PCM_16"},
-        {"format": "AU", "subtype": "ULAW"},
-        {"format": "CAF", "subtype": "ALAC_16"},
-        {"format": "W64", "subtype": "PCM_16"},
-        {"format": "NIST", "subtype": "PCM_16"},
-    ],
-)
+@pytest.mark.parametrize("format_", CONTAINERS.values(), ids=CONTAINERS)
 def test_other_containers_are_read(format_):
     sound = tone(1.0)
     decoded = read_audio(encode(sound, **format_))
     assert RATE <= len(decoded) < RATE + 1_100  # ADPCM fills its last block
     assert np.abs(decoded[:RATE] - sound[:, 0]).mean() < 0.02  # four bits a sample in ADPCM
-
-
-@pytest.mark.parametrize(
-    "format_",
-    [
-        {"format": "RF64", "subtype": "PCM_16"},
-        {"format": "WAV", "subtype": "PCM_16", "endian": "BIG"},
-        {"format": "WAV", "subtype": "IMA_ADPCM"},
-    ],
-)
-def test_truncation_is_seen_in_every_kind_of_wav(format_):
-    data = encode(tone(1.0), **format_)
-    with pytest.raises(AudioTruncatedError, match=r"header says 1\d{4} frames, [78]\d{3} found"):
-        read_audio(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize("name", ["speech.raw", "speech.vox", "speech.gsm", "speech.wav"])

@@ -211,3 +211,15 @@ def test_a_worker_does_not_begin_with_the_main_module(tmp_path):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n") == ["main", "[1, 2]", ""]
+
+
+def test_what_a_worker_prints_is_not_among_the_results(tmp_path):
+    script = tmp_path / "loud.py"
+    script.write_text(
+        "import os\n"
+        "from functools import partial\n"
+        "from speech_ed_flax.data.worker import map_in_order\n"
+        "print(list(map_in_order(partial(os.write, 1), [b'noise'], 1)))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[5]\n", "noise")

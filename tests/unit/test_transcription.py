@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from sounds import speech_like
+from worker_tasks import DeadlyListening, StillbornListening
 
 from speech_ed_flax.audio.features import LogMelFeatures, WaveformFeatures
+from speech_ed_flax.errors import SpeechError
 from speech_ed_flax.transcription import Job, Listening, Segment, Thresholds, Transcriber
 from speech_ed_flax.transcription.judgement import Hypothesis
 from speech_ed_flax.transcription.listening import BUCKETS
@@ -146,6 +148,29 @@ def test_a_recording_that_cannot_be_read_has_an_error_and_stops_nothing(tmp_path
     assert results[1].source == str(bad)
     assert "bad.wav" in results[1].error
     assert results[0].error is results[2].error is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("deadly", ["deadly at once", "deadly at the end"])
+def test_a_recording_that_kills_its_process_is_the_only_one_lost(workers, deadly):
+    def run(*names):
+        jobs = [Job(sound(40 if "long" in name else 1), name) for name in names]
+        listening = DeadlyListening(FEATURES)
+        return list(Transcriber(listening, Listener(), 2, workers=workers).stream(jobs))
+
+    good = [*"abcd", "long e", *"fghi"]
+    without = run(*good)
+    results = run(*good[:3], deadly, *good[3:], deadly)
+    assert [r for r in results if r.source != deadly] == without
+    assert [r.error is None for r in without] == [True] * len(good)
+    lost = [r for r in results if r.source == deadly]
+    assert [r.text for r in lost] == ["", ""]
+    assert all(f"{deadly}: the process that decodes it died" in r.error for r in lost)
+
+
+def test_processes_that_cannot_even_start_are_no_fault_of_a_recording():
+    with pytest.raises(SpeechError, match="a process that decodes sound died"):
+        list(Transcriber(StillbornListening(FEATURES), Listener(), workers=1).stream([sound(1)]))
 
 
 def test_results_are_known_before_all_sources_are_read():
