@@ -537,6 +537,7 @@ class FlaxSpeechEncoderDecoderModel:
         batch_size: int = 8,
         workers: int = 0,
         longest: float | int = BUCKETS[-1],
+        buckets: tuple[float, ...] = BUCKETS,
         detector: str = "energy",
         allow_truncated: bool = False,
         thresholds: Thresholds | None = None,
@@ -552,6 +553,8 @@ class FlaxSpeechEncoderDecoderModel:
             batch_size: most clips of one batch.
             workers: processes that decode sound; with 0 this one does.
             longest: most seconds of a clip.
+            buckets: seconds that clips are padded to, the last at least ``longest``; see
+                ``transcription.plan_buckets``.
             detector: of speech: ``energy``, or the name that a package gave its own.
             allow_truncated: whether a file that ends early is transcribed as far as it goes.
             thresholds: beyond which a text is not believed; ``Thresholds()`` if omitted.
@@ -571,7 +574,9 @@ class FlaxSpeechEncoderDecoderModel:
         generate = partial(over_devices(model.generate, self.params, devices), **settings)
         words = WordFinder.of(self.generation_config, self.processor) if word_timestamps else None
         return Transcriber(
-            Listening(features, longest, detector=detector, allow_truncated=allow_truncated),
+            Listening(
+                features, longest, buckets, detector=detector, allow_truncated=allow_truncated
+            ),
             recogniser(generate, self.processor.text, alternatives, words),
             batch_size,
             Thresholds() if thresholds is None else thresholds,

@@ -1,5 +1,6 @@
 """How the commands turn speech into text, and the model that does it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,8 @@ class Recognition:
     Attributes:
         batch_size: Clips recognised at once.
         longest: Most seconds of one clip.
+        max_shapes: Lengths of clips that the model is compiled for, at most: with the least padding
+            where a manifest says how long its recordings last.
         detector: Of speech: energy, or the name of one that an installed package has.
         beam_size: Beams of the search; what the model says if omitted.
         max_new_tokens: Most tokens of one clip of up to 30 seconds.
@@ -30,6 +33,7 @@ class Recognition:
 
     batch_size: Count = 8
     longest: Annotated[float, Parameter(validator=Number(gte=1, lte=30))] = 30.0
+    max_shapes: Count = 7
     detector: str = "energy"
     beam_size: Count | None = None
     max_new_tokens: Count | None = None
@@ -40,9 +44,18 @@ class Recognition:
     weights: Literal["int8"] | None = None
     allow_truncated: bool = False
 
-    def settings(self) -> dict[str, Any]:
-        """Returns the settings of ``FlaxSpeechEncoderDecoderModel.transcriber``."""
+    def settings(self, seconds: Sequence[float | None] = ()) -> dict[str, Any]:
+        """Returns the settings of ``FlaxSpeechEncoderDecoderModel.transcriber``.
+
+        Args:
+            seconds: that the recordings last, as far as that is known.
+        """
+        from speech_ed_flax.transcription.listening import BUCKETS, plan_buckets
+
+        known = [one for one in seconds if one is not None]
+        lengths = known if known and len(known) == len(seconds) else BUCKETS
         settings = {
+            "buckets": plan_buckets(lengths, self.longest, self.max_shapes),
             "batch_size": self.batch_size,
             "longest": self.longest,
             "detector": self.detector,

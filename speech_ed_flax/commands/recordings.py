@@ -32,6 +32,7 @@ class Recording:
         stem: its name among the results, without an extension; below the folder that was named.
         offset: seconds at which the wanted part of it starts.
         duration: seconds of that part; None for all.
+        seconds: that it lasts, where a manifest tells.
     """
 
     source: Any
@@ -39,6 +40,7 @@ class Recording:
     stem: Path
     offset: float = 0.0
     duration: float | None = None
+    seconds: float | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -118,7 +120,7 @@ def _of_rows(path: Path) -> Iterator[Recording | str]:
                 continue
             # A duration without an offset describes the whole file, and is not needed.
             part = (0.0, None) if row.offset is None else (row.offset, row.duration)
-            yield Recording(row.audio, row.id, _stem(row.id), *part)
+            yield Recording(row.audio, row.id, _stem(row.id), *part, row.duration)
     except SpeechError as error:
         yield str(error)
 

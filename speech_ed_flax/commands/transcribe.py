@@ -141,7 +141,8 @@ def transcribe(
     if recogniser is not None and not (found.faults and on_error == "stop"):
         if workers is None:
             workers = int(len(left) > 2 * recognition.batch_size)
-        settings = {"workers": workers} | recognition.settings() | details.settings()
+        heard = recognition.settings([recording.seconds for recording in left])
+        settings = {"workers": workers} | heard | details.settings()
         transcriber = recogniser.transcriber(**settings)
         texts = _transcribe(transcriber, left, results, tally, on_error == "stop", not quiet)
         if details.reference is not None:

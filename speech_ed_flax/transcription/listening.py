@@ -12,14 +12,35 @@ from speech_ed_flax.audio.features import Features
 from speech_ed_flax.audio.files import stream_audio
 from speech_ed_flax.audio.segments import Cutting, cut
 from speech_ed_flax.audio.speech import find_detector
+from speech_ed_flax.data.buckets import Budget, plan_shapes
 from speech_ed_flax.data.span import Span
 from speech_ed_flax.errors import AudioError
 
 BUCKETS = (2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0)
 """Seconds that clips are padded to, so that few shapes are ever compiled."""
 
+_LEVELS = 10  # lengths a second that are considered where they are planned
+
 _SHORTEST = 1_000  # samples of the shortest clip with a state in any encoder; less has no text
 _SLACK = 0.1  # seconds by which a part of a recording may end behind it
+
+
+def plan_buckets(
+    seconds: Iterable[float | int], longest: float | int, most: int
+) -> tuple[float, ...]:
+    """Returns the seconds to which clips are padded with the least padding, the longest last.
+
+    Args:
+        seconds: that recordings last; those beyond ``longest`` will be cut.
+        longest: seconds of a clip.
+        most: lengths, for each of which the model is compiled.
+    """
+    clips = np.minimum(np.asarray(list(seconds) or [longest]), longest)
+    levels = np.maximum(np.ceil(clips * _LEVELS - 1e-6), 1).astype(np.int64)
+    budget = Budget(samples=int(longest * _LEVELS) + 1, shapes=most, rows=1, sample_multiple=1)
+    shapes = plan_shapes(levels, np.ones_like(levels), budget)
+    planned = tuple(shape.samples / _LEVELS for shape in shapes)
+    return planned if planned[-1] >= longest else (*planned, float(longest))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +59,23 @@ def test_a_manifest_names_recordings_and_parts_of_them(model, tmp_path, capsys):
     code, _, _ = transcribe(capsys, manifest, "-m", model, "-o", out)
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*.jsonl"))
     assert written == ["calls/long.wav@0.jsonl", "calls/long.wav@5.5.jsonl", "calls/short.jsonl"]
+
+
+def test_clips_are_padded_as_little_as_a_manifest_allows(model, tmp_path, capsys):
+    rows = []
+    for number, seconds in enumerate([1, 1, 1, 1.6]):
+        record(tmp_path / f"{number}.wav", seconds)
+        rows.append({"audio": f"{number}.wav", "duration": seconds})
+    manifest = tmp_path / "rows.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    padding = []
+    for most in (1, 2):
+        code, _, err = transcribe(
+            capsys, manifest, "-m", model, "--batch-size", "1", "--max-shapes", most
+        )
+        assert code == 0
+        padding.append(int(re.search(r"padding (\d+) %", err)[1]))
+    assert padding == [28, 0]
 
 
 def test_an_archive_is_read_without_being_unpacked(model, tmp_path, capsys):

@@ -9,7 +9,7 @@ from speech_ed_flax.audio.features import LogMelFeatures, WaveformFeatures
 from speech_ed_flax.errors import SpeechError
 from speech_ed_flax.transcription import Job, Listening, Segment, Thresholds, Transcriber
 from speech_ed_flax.transcription.judgement import Hypothesis
-from speech_ed_flax.transcription.listening import BUCKETS
+from speech_ed_flax.transcription.listening import BUCKETS, plan_buckets
 
 RATE = 16_000
 FEATURES = WaveformFeatures(do_normalize=False)
@@ -235,3 +235,13 @@ def test_usage_says_how_much_was_padding():
     list(transcriber.stream([sound(2), sound(2), sound(2)]))
     assert (transcriber.usage.clips, transcriber.usage.heard) == (3, 6.0)
     assert transcriber.usage.padding == pytest.approx(1 - 6 / 10)
+
+
+def test_planned_lengths_are_those_with_the_least_padding():
+    seconds = [1.0] * 9 + [1.2, 4.0, 4.0, 4.0, 7.0, 90.0]
+    assert plan_buckets(seconds, 30, 7) == (1.0, 1.2, 4.0, 7.0, 30.0)
+    assert plan_buckets(seconds, 30, 3) == (1.2, 7.0, 30.0)
+    assert plan_buckets(seconds, 30, 1) == (30.0,)
+    assert plan_buckets([0.55, 2.31], 10, 2) == (0.6, 2.4, 10.0)
+    assert plan_buckets(BUCKETS, 30, 7) == BUCKETS
+    assert plan_buckets(BUCKETS, 12, 7) == (2.5, 5.0, 10.0, 12.0)
