@@ -240,8 +240,16 @@ def test_devices_that_share_a_batch_change_nothing(model, tmp_path, capsys):
     assert [one["text"] for one in shared] == [one["text"] for one in alone]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Has Ctrl-C heard, which workers of pytest-xdist ignore; returns its handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_finishes_what_has_begun_and_the_same_command_does_the_rest(
-    model, tmp_path, capsys, monkeypatch
+    model, tmp_path, capsys, monkeypatch, ctrl_c
 ):
     names = {f"{number}.txt" for number in range(6)}
     for name in names:
@@ -255,11 +263,11 @@ def test_ctrl_c_finishes_what_has_begun_and_the_same_command_does_the_rest(
             pressed.append(signal.raise_signal(signal.SIGINT))
 
     monkeypatch.setattr(Files, "end", press_once)
-    out, before = tmp_path / "out", signal.getsignal(signal.SIGINT)
+    out = tmp_path / "out"
     command = ["transcribe", str(tmp_path / "in"), "-m", model, "-o", str(out), "--skip-existing"]
     assert main([*command, "--batch-size", "1"]) == 130
     assert "stopping after the recordings that have begun" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
     done = {path.name for path in out.iterdir()}
     assert done
     assert done < names
