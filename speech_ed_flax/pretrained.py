@@ -37,22 +37,23 @@ from speech_ed_flax.conversion.hub import read_json, resolve
 from speech_ed_flax.conversion.load import Loaded, join_halves, load
 from speech_ed_flax.conversion.processor import Processor, fit_features
 from speech_ed_flax.conversion.save import SHARD_SIZE, save_weights, write_json
-from speech_ed_flax.devices import over_devices
+from speech_ed_flax.devices import default_batch, over_devices, share_devices
 from speech_ed_flax.errors import AudioError, ConfigError
 from speech_ed_flax.generation.allowed import Allowed
 from speech_ed_flax.generation.output import GenerationOutput
 from speech_ed_flax.generation.prompt import first_tokens, target_language_token
-from speech_ed_flax.generation.request import Request, respond
+from speech_ed_flax.generation.request import Request, compile_ahead, respond
 from speech_ed_flax.generation.stretches import Streamer
 from speech_ed_flax.labels import shift_tokens_right
 from speech_ed_flax.layers.cache import Cache, empty_cache
 from speech_ed_flax.layers.fused import check_kernel
+from speech_ed_flax.mesh import DATA
 from speech_ed_flax.model import SpeechEncoderDecoder, build, with_layers
 from speech_ed_flax.paths import FEATURE_ENCODER, freeze
 from speech_ed_flax.precision import computable, computed_dtype, quantise, refuse_integers
 from speech_ed_flax.transcription import Listening, Thresholds, Transcriber, Transcript
 from speech_ed_flax.transcription.listening import BUCKETS
-from speech_ed_flax.transcription.recogniser import recogniser
+from speech_ed_flax.transcription.recogniser import Recogniser
 from speech_ed_flax.transcription.words import WordFinder
 from speech_ed_flax.types import Array, Params
 
@@ -477,17 +478,13 @@ class FlaxSpeechEncoderDecoderModel:
         Raises:
             ConfigError: naming a setting that is unknown, invalid or not supported.
         """
-        inputs, mask = self._speech(inputs, attention_mask, input_values, input_features)
-        params = self._computable(params)
-        tokenizer = self.processor.tokenizer if tokenizer is None else tokenizer
-        merged: Any = merge_generation(generation_config, self.generation_config, overrides)
-        if target_language is not None:
-            merged.forced_bos_token_id = target_language_token(
-                self.config.decoder.model_type, tokenizer, target_language
-            )
-        given = (inputs, mask, decoder_input_ids, language, task)
-        request = Request(
-            prompt=first_tokens(self.module, params, self.config, merged, *given),
+        merged = merge_generation(generation_config, self.generation_config, overrides)
+        asked = self._asked(
+            self._speech(inputs, attention_mask, input_values, input_features),
+            params,
+            merged,
+            (decoder_input_ids, language, task),
+            target_language,
             custom=tuple(logits_processor),
             allowed=prefix_allowed_tokens_fn,
             encoder_tokens=encoder_input_ids,
@@ -496,10 +493,55 @@ class FlaxSpeechEncoderDecoderModel:
             streamer=streamer,
             tokenizer=tokenizer,
         )
-        return respond(self.module, params, inputs, mask, merged, request)
+        return respond(*asked)
+
+    def compile_generate(
+        self,
+        inputs: Any,
+        attention_mask: Any | None = None,
+        *,
+        output_log_probs: bool = False,
+        params: Params | None = None,
+        language: str | None = None,
+        task: str | None = None,
+        target_language: str | None = None,
+        **overrides: Any,
+    ) -> jax.stages.Compiled:
+        """Compiles what ``generate`` will run for inputs of these shapes; arguments as there.
+
+        Returns:
+            The program, whose ``memory_analysis()`` says what it needs.
+        """
+        merged = merge_generation(None, self.generation_config, overrides)
+        speech = self._speech(inputs, attention_mask, None, None)
+        beginning = (None, language, task)
+        wanted = {"key": jax.random.key(0), "log_probs": output_log_probs}
+        asked = self._asked(speech, params, merged, beginning, target_language, **wanted)
+        return compile_ahead(*asked)
+
+    def _asked(
+        self,
+        speech: tuple[Array, Any],
+        params: Params | None,
+        merged: Any,
+        beginning: tuple[Any | None, str | None, str | None],
+        target_language: str | None,
+        tokenizer: Any | None = None,
+        **wanted: Any,
+    ) -> tuple[Any, ...]:
+        """Returns the arguments of ``respond``; ``wanted`` are fields of a ``Request``."""
+        params = self._computable(params)
+        tokenizer = self.processor.tokenizer if tokenizer is None else tokenizer
+        if target_language is not None:
+            merged.forced_bos_token_id = target_language_token(
+                self.config.decoder.model_type, tokenizer, target_language
+            )
+        prompt = first_tokens(self.module, params, self.config, merged, *speech, *beginning)
+        request = Request(prompt=prompt, tokenizer=tokenizer, **wanted)
+        return self.module, params, *speech, merged, request
 
     def transcribe(
-        self, audio: Any, *, batch_size: int = 8, allow_truncated: bool = False, **settings: Any
+        self, audio: Any, *, allow_truncated: bool = False, **settings: Any
     ) -> Transcript | list[Transcript]:
         """Turns recordings of any rate, channels and length into text.
 
@@ -509,7 +551,6 @@ class FlaxSpeechEncoderDecoderModel:
         Args:
             audio: a file, bytes, ``{"array": samples, "sampling_rate": rate}`` or
                 ``(samples, rate)``; or a list of them.
-            batch_size: most clips of one batch.
             allow_truncated: whether a file that ends early is transcribed as far as it goes.
             **settings: others of ``transcriber``, and those of ``generate``.
 
@@ -521,8 +562,8 @@ class FlaxSpeechEncoderDecoderModel:
             AudioError: if a single recording cannot be read.
             ConfigError: if the checkpoint lacks its feature settings or its tokenizer.
         """
-        settings |= {"batch_size": batch_size, "allow_truncated": allow_truncated}
-        transcriber, many = self.transcriber(**settings), isinstance(audio, list)
+        transcriber = self.transcriber(allow_truncated=allow_truncated, **settings)
+        many = isinstance(audio, list)
         results = transcriber.stream(audio if many else [audio])
         if many:
             return list(results)
@@ -534,7 +575,7 @@ class FlaxSpeechEncoderDecoderModel:
     def transcriber(
         self,
         *,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         workers: int = 0,
         longest: float | int = BUCKETS[-1],
         buckets: tuple[float, ...] = BUCKETS,
@@ -543,14 +584,15 @@ class FlaxSpeechEncoderDecoderModel:
         thresholds: Thresholds | None = None,
         alternatives: int = 0,
         word_timestamps: bool = False,
+        tensor: int | None = None,
         **settings: Any,
     ) -> Transcriber:
         """Returns what transcribes any number of recordings: ``transcriber.stream(sources)``.
 
-        All devices of this process share every batch.
+        All devices of this process share every batch, and the weights, if one cannot hold them.
 
         Args:
-            batch_size: most clips of one batch.
+            batch_size: most clips of one batch; 8 on a CPU and 32 for each accelerator if omitted.
             workers: processes that decode sound; with 0 this one does.
             longest: most seconds of a clip.
             buckets: seconds that clips are padded to, the last at least ``longest``; see
@@ -560,28 +602,36 @@ class FlaxSpeechEncoderDecoderModel:
             thresholds: beyond which a text is not believed; ``Thresholds()`` if omitted.
             alternatives: further texts of each clip; a search needs as many more beams.
             word_timestamps: whether to say when each word begins and ends.
+            tensor: devices that hold the weights together; as few as can if omitted.
             **settings: of ``generate``.
 
         Raises:
-            ConfigError: if the checkpoint lacks its feature settings or its tokenizer.
+            ConfigError: if the checkpoint lacks its feature settings or its tokenizer, or the
+                devices cannot hold the weights.
         """
         features = self.processor.features
         if features is None:
             raise ConfigError(
                 "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
             )
-        model, devices = self.with_padding("invariant"), jax.local_devices()
-        generate = partial(over_devices(model.generate, self.params, devices), **settings)
+        model, mesh = self.with_padding("invariant"), share_devices(self.params, tensor)
+        on_devices = over_devices(self.params, mesh)
         words = WordFinder.of(self.generation_config, self.processor) if word_timestamps else None
         return Transcriber(
             Listening(
                 features, longest, buckets, detector=detector, allow_truncated=allow_truncated
             ),
-            recogniser(generate, self.processor.text, alternatives, words),
-            batch_size,
+            Recogniser(
+                partial(on_devices(model.generate), **settings),
+                partial(on_devices(model.compile_generate), **settings),
+                self.processor.text,
+                alternatives,
+                words,
+            ),
+            batch_size or default_batch(mesh),
             Thresholds() if thresholds is None else thresholds,
             workers,
-            row_multiple=len(devices),
+            row_multiple=mesh.shape[DATA],
         )
 
 

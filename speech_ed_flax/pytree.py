@@ -30,7 +30,10 @@ def pytree(cls: _Class) -> _Class:
         return list(zip(map(jax.tree_util.GetAttrKey, traced), values, strict=True)), structure
 
     def unflatten(structure: Any, values: Any) -> Any:
-        return cls(**dict(zip(static + traced, [*structure, *values], strict=True)))
+        tree = object.__new__(cls)  # unchecked: JAX also makes trees of what it says of arrays
+        for name, value in zip(static + traced, [*structure, *values], strict=True):
+            object.__setattr__(tree, name, value)
+        return tree
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls

@@ -59,8 +59,8 @@ def _describe(config: Any, topology: str, longest_only: bool) -> tuple["Report",
     from jax.sharding import AbstractMesh
 
     from speech_ed_flax.conversion.config import merge_generation
+    from speech_ed_flax.mesh import axis_sizes
     from speech_ed_flax.training.materials import gather
-    from speech_ed_flax.training.mesh import axis_sizes
     from speech_ed_flax.training.planning.describe import describe
     from speech_ed_flax.training.planning.topology import parse_topology
 

@@ -16,7 +16,10 @@ class Recognition:
     """How speech becomes text.
 
     Attributes:
-        batch_size: Clips recognised at once.
+        batch_size: Clips recognised at once; 8 on a CPU and 32 for each accelerator if omitted, and
+            fewer where the memory does not suffice.
+        memory: Gigabytes that a batch may take beside the weights; all that are free if omitted.
+        tensor: Devices that hold the weights together; as few as can if omitted.
         longest: Most seconds of one clip.
         max_shapes: Lengths of clips that the model is compiled for, at most: with the least padding
             where a manifest says how long its recordings last.
@@ -31,7 +34,9 @@ class Recognition:
         allow_truncated: Transcribe a file that is cut short as far as it goes.
     """
 
-    batch_size: Count = 8
+    batch_size: Count | None = None
+    memory: Annotated[float, Parameter(validator=Number(gt=0))] | None = None
+    tensor: Count | None = None
     longest: Annotated[float, Parameter(validator=Number(gte=1, lte=30))] = 30.0
     max_shapes: Count = 7
     detector: str = "energy"
@@ -57,6 +62,7 @@ class Recognition:
         settings = {
             "buckets": plan_buckets(lengths, self.longest, self.max_shapes),
             "batch_size": self.batch_size,
+            "tensor": self.tensor,
             "longest": self.longest,
             "detector": self.detector,
             "allow_truncated": self.allow_truncated,
@@ -68,16 +74,29 @@ class Recognition:
         }
         return {name: value for name, value in settings.items() if value is not None}
 
+    @property
+    def room(self) -> int | None:
+        """Returns the bytes that a batch may take beside the weights; None if nobody knows."""
+        import jax
+
+        from speech_ed_flax.memory import free_memory
+
+        return (
+            free_memory(jax.local_devices()[0]) if self.memory is None else int(self.memory * 1e9)
+        )
+
 
 def load_recogniser(name: str, recognition: Recognition, local_files_only: bool) -> Any:
     """Loads the model of a command that turns recordings into text."""
     from speech_ed_flax.commands.process import settle
+    from speech_ed_flax.devices import on_host
     from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 
     settle()
-    return FlaxSpeechEncoderDecoderModel.from_pretrained(
-        name,
-        dtype=recognition.dtype,
-        weights=recognition.weights,
-        local_files_only=local_files_only,
-    )
+    with on_host():  # from where as many devices as it takes have them
+        return FlaxSpeechEncoderDecoderModel.from_pretrained(
+            name,
+            dtype=recognition.dtype,
+            weights=recognition.weights,
+            local_files_only=local_files_only,
+        )

@@ -82,6 +82,9 @@ class Results:
 
 _RECOGNITION, _DETAILS = Recognition(), Details()
 
+_MANY = 16
+"""Recordings beyond which a process of its own reads them, and every shape is compiled first."""
+
 
 def transcribe(
     audio: list[Path],
@@ -140,10 +143,12 @@ def transcribe(
         tally.fail(fault)
     if recogniser is not None and not (found.faults and on_error == "stop"):
         if workers is None:
-            workers = int(len(left) > 2 * recognition.batch_size)
+            workers = int(len(left) > _MANY)
         heard = recognition.settings([recording.seconds for recording in left])
         settings = {"workers": workers} | heard | details.settings()
         transcriber = recogniser.transcriber(**settings)
+        if len(left) > _MANY:
+            _prepare(transcriber, recognition.room, quiet)
         texts = _transcribe(transcriber, left, results, tally, on_error == "stop", not quiet)
         if details.reference is not None:
             _compare(details.reference, texts)
@@ -151,6 +156,17 @@ def transcribe(
     if not quiet:
         print(tally.summary(), file=sys.stderr)
     return tally.outcome()
+
+
+def _prepare(transcriber: Any, room: int | None, quiet: bool) -> None:
+    """Compiles every shape of batches, and says so."""
+    from speech_ed_flax.transcription import prepare
+
+    def report(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    prepare(transcriber, room, report)
 
 
 def _embedded(quiet: bool) -> str:

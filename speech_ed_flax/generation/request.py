@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -71,15 +72,36 @@ def respond(
     Raises:
         ConfigError: naming a setting that is invalid, not supported, or does not fit another.
     """
+    arguments, length = _arguments(module, params, inputs, mask, generation, request)
+    max_time = generation.max_time
+    if request.streamer is None and max_time is None:
+        return GenerationOutput.of(generate(*arguments), length)
+    found = generate_in_stretches(*arguments, request.streamer, max_time)
+    return GenerationOutput.of(found, length)
+
+
+def compile_ahead(
+    module: nn.Module,
+    params: Params,
+    inputs: Float[Array, "batch ..."],
+    mask: Bool[Array, "batch any"] | None,
+    generation: Any,
+    request: Request,
+) -> jax.stages.Compiled:
+    """Compiles what ``respond`` runs, which then finds it compiled; runs nothing."""
+    arguments, _ = _arguments(module, params, inputs, mask, generation, request)
+    return generate.lower(*arguments).compile()
+
+
+def _arguments(
+    module: Any, params: Params, inputs: Any, mask: Any, generation: Any, request: Request
+) -> tuple[tuple[Any, ...], int]:
+    """Returns the arguments of ``generate``, and the length of the prompt."""
     decoder, length = module.decoder.config, request.prompt.shape[1]
     settings = GenerationSettings.from_hf(generation, length, decoder.vocab)
     plan = Plan.of(settings, length, decoder.positions, request.log_probs)
     rules = _rules(settings, plan, decoder.vocab, request)
-    arguments = (module, params, inputs, mask, jnp.asarray(request.prompt), plan, rules)
-    if request.streamer is None and settings.max_time is None:
-        return GenerationOutput.of(generate(*arguments), length)
-    found = generate_in_stretches(*arguments, request.streamer, settings.max_time)
-    return GenerationOutput.of(found, length)
+    return (module, params, inputs, mask, jnp.asarray(request.prompt), plan, rules), length
 
 
 def _rules(settings: GenerationSettings, plan: Plan, vocab: int, request: Request) -> Rules:

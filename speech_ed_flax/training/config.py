@@ -6,7 +6,7 @@ from typing import Any, Literal
 from speech_ed_flax.data.settings import DataSettings
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.layers.remat import check_policy
-from speech_ed_flax.training.mesh import PRESETS, MeshSettings
+from speech_ed_flax.mesh import PRESETS, MeshSettings
 from speech_ed_flax.training.settings import (
     PRECISIONS,
     LossSettings,

@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from speech_ed_flax.metrics import align, score
+from speech_ed_flax.partition import gather_params
 from speech_ed_flax.training.config import EvaluationSettings
 from speech_ed_flax.training.settings import StepSettings
-from speech_ed_flax.training.sharding import gather_params
 from speech_ed_flax.training.state import TrainState, judged, without_head
 from speech_ed_flax.training.step import Batch, forward
 from speech_ed_flax.types import Params

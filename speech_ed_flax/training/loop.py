@@ -13,12 +13,12 @@ from jax.experimental import multihost_utils
 
 from speech_ed_flax.data.buckets import Shape
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.mesh import make_mesh
 from speech_ed_flax.staging import staging
 from speech_ed_flax.training.checkpoints import Checkpoints
 from speech_ed_flax.training.config import LOWER_IS_BETTER, TrainConfig
 from speech_ed_flax.training.evaluation import EvaluationInterrupted, Evaluator, Judgement
 from speech_ed_flax.training.materials import Materials, gather, keep
-from speech_ed_flax.training.mesh import make_mesh
 from speech_ed_flax.training.meter import Meter, finite, peak_flops, program_flops
 from speech_ed_flax.training.preemption import Preemption
 from speech_ed_flax.training.profiler import Profiler

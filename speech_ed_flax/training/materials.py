@@ -27,10 +27,10 @@ from speech_ed_flax.data.selection import FrameCount
 from speech_ed_flax.data.store import Store
 from speech_ed_flax.data.tokenizer import train_tokenizer
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.mesh import DATA, FSDP
 from speech_ed_flax.model import SpeechEncoderDecoder, abstract_params, build, with_layers
 from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 from speech_ed_flax.training.config import ModelSettings, TokenizerSettings, TrainConfig
-from speech_ed_flax.training.mesh import DATA, FSDP
 from speech_ed_flax.training.settings import StepSettings
 from speech_ed_flax.training.sharding import local_rows, place_batch
 from speech_ed_flax.training.step import Batch

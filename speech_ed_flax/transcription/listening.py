@@ -28,19 +28,21 @@ _SLACK = 0.1  # seconds by which a part of a recording may end behind it
 def plan_buckets(
     seconds: Iterable[float | int], longest: float | int, most: int
 ) -> tuple[float, ...]:
-    """Returns the seconds to which clips are padded with the least padding, the longest last.
+    """Returns the seconds to which clips are padded with the least padding, ascending.
 
     Args:
-        seconds: that recordings last; those beyond ``longest`` will be cut.
+        seconds: that recordings last; those beyond ``longest`` will be cut into any length.
         longest: seconds of a clip.
         most: lengths, for each of which the model is compiled.
     """
-    clips = np.minimum(np.asarray(list(seconds) or [longest]), longest)
-    levels = np.maximum(np.ceil(clips * _LEVELS - 1e-6), 1).astype(np.int64)
+    lasting = np.asarray(list(seconds))
+    clips = [*lasting[lasting <= longest]]
+    if len(clips) < len(lasting):
+        clips += [min(length, longest) for length in BUCKETS]
+    levels = np.maximum(np.ceil(np.asarray(clips) * _LEVELS - 1e-6), 1).astype(np.int64)
     budget = Budget(samples=int(longest * _LEVELS) + 1, shapes=most, rows=1, sample_multiple=1)
     shapes = plan_shapes(levels, np.ones_like(levels), budget)
-    planned = tuple(shape.samples / _LEVELS for shape in shapes)
-    return planned if planned[-1] >= longest else (*planned, float(longest))
+    return tuple(shape.samples / _LEVELS for shape in shapes)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Listening:
     Attributes:
         features: what the encoder hears.
         longest: most seconds of a clip; those of the encoder, if it always hears the same.
-        buckets: seconds that clips are padded to.
+        buckets: seconds that clips are padded to, ascending; to ``longest``, if none suffices.
         detector: of speech; see ``find_detector``.
         allow_truncated: whether a file that ends early is heard as far as it goes.
     """
@@ -128,6 +130,16 @@ class Listening:
             yield End(sound.samples / rate)
 
     @property
+    def lengths(self) -> tuple[float, ...]:
+        """Returns the seconds to which clips are expected to be padded."""
+        fixed = self.features.fixed_samples
+        return self.buckets if fixed is None else (fixed / self.features.sampling_rate,)
+
+    def samples(self, seconds: float) -> int:
+        """Returns the samples of a clip that is padded to so many seconds."""
+        return round(seconds * self.features.sampling_rate)
+
+    @property
     def _cutting(self) -> Cutting:
         fixed = self.features.fixed_samples
         heard = self.longest if fixed is None else fixed / self.features.sampling_rate
@@ -139,12 +151,11 @@ class Listening:
         return stream_audio(source, rate, allow_truncated=allowed)
 
     def _clip(self, start: float, samples: np.ndarray) -> Clip:
-        rate, fixed = self.features.sampling_rate, self.features.fixed_samples
-        seconds = len(samples) / rate
-        if fixed is None:
-            fixed = int(self.buckets[bisect_left(self.buckets, seconds)] * rate)
-        values, mask = self.features.features([samples], fixed)
-        return Clip(start, start + seconds, fixed / rate, values[0], mask[0])
+        seconds, lengths = len(samples) / self.features.sampling_rate, self.lengths
+        found = bisect_left(lengths, seconds)
+        padded = lengths[found] if found < len(lengths) else self.longest
+        values, mask = self.features.features([samples], self.samples(padded))
+        return Clip(start, start + seconds, padded, values[0], mask[0])
 
 
 class _Counted:

@@ -23,7 +23,10 @@ padding included, to one hypothesis a row."""
 WINDOW = 16
 """Batches of clips that a clip waits for others of its length, at most."""
 
-_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # so begins what XLA says
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tells whether XLA had not enough memory."""
+    return str(error).startswith("RESOURCE_EXHAUSTED")
 
 
 @dataclass
@@ -98,6 +101,7 @@ class Transcriber:
         thresholds: beyond which a text is not believed.
         workers: processes that decode sound; with 0 this one does.
         row_multiple: clips of a batch are a multiple of this: of the devices that share it.
+        least_rows: clips are repeated until a batch has as many: what is compiled already.
         usage: of the model so far.
     """
 
@@ -107,6 +111,7 @@ class Transcriber:
     thresholds: Thresholds = field(default_factory=Thresholds)
     workers: int = 0
     row_multiple: int = 1
+    least_rows: int = 1
     usage: Usage = field(default_factory=Usage)
 
     def stream(self, sources: Iterable[Any]) -> Iterator[Transcript]:
@@ -164,10 +169,8 @@ class Transcriber:
 
     def _found(self, clips: Sequence[Clip]) -> Sequence[Hypothesis]:
         """Recognises clips of one shape, in halves if they do not fit into the memory."""
-        rows = self.row_multiple
-        while rows < len(clips):
-            rows *= 2
-        filled = [*clips, *[clips[0]] * (rows - len(clips))]  # few numbers of rows are compiled
+        rows = max(self.least_rows, self.rows(len(clips)))
+        filled = [*clips, *[clips[0]] * (rows - len(clips))]
         values, mask = (np.stack([getattr(c, name) for c in filled]) for name in ("values", "mask"))
         started = time.perf_counter()
         try:
@@ -176,15 +179,22 @@ class Transcriber:
             self.usage.computed += rows * clips[0].padded
             return found
         except RuntimeError as error:
-            if not str(error).startswith(_OUT_OF_MEMORY) or len(clips) == 1:
+            if not out_of_memory(error) or len(clips) == 1:
                 raise
         finally:
             self.usage.busy += time.perf_counter() - started
-        self.batch_size = len(clips) // 2
+        self.batch_size, self.least_rows = len(clips) // 2, 1
         _LOGGER.warning(
             "not enough memory for batches of %d: going on with %d", len(clips), self.batch_size
         )
         return [h for half in _halves(clips) for h in self._found(half)]
+
+    def rows(self, clips: int) -> int:
+        """Returns the rows of a batch of so many clips: few numbers of them are compiled."""
+        rows = self.row_multiple
+        while rows < clips:
+            rows *= 2
+        return rows
 
 
 def _halves(clips: Sequence[Clip]) -> tuple[Sequence[Clip], Sequence[Clip]]:

@@ -14,11 +14,12 @@ import numpy as np
 from contracts.models import batch_of, make_model
 from families import DECODERS, SHALLOW, VOCAB, vary
 
+from speech_ed_flax.mesh import PRESETS, MeshSettings, make_mesh
+from speech_ed_flax.partition import gather_params
 from speech_ed_flax.training.distributed import initialise_distributed
-from speech_ed_flax.training.mesh import PRESETS, MeshSettings, make_mesh
 from speech_ed_flax.training.planning.collectives import find_exchanges
 from speech_ed_flax.training.settings import OptimizerSettings, StepSettings
-from speech_ed_flax.training.sharding import create_on, gather_params, local_rows, place_batch
+from speech_ed_flax.training.sharding import create_on, local_rows, place_batch
 from speech_ed_flax.training.step import Batch, make_train_step
 
 MESHES = PRESETS | {

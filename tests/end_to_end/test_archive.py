@@ -227,17 +227,32 @@ def test_a_shard_that_is_none_is_refused(model, tmp_path, capsys, shard):
     assert f"--shard {shard}" in err
 
 
-def test_devices_that_share_a_batch_change_nothing(model, tmp_path, capsys):
+def test_devices_that_share_batches_and_weights_change_nothing(model, tmp_path, capsys):
     for number in range(5):
         record(tmp_path / f"{number}.wav", 1 + number)
     _, alone, _ = transcribe(capsys, tmp_path, "-m", model)
     command = [sys.executable, "-m", "speech_ed_flax", "transcribe", str(tmp_path), "-m", model]
-    command += ["-f", "jsonl", "--log-prob-threshold", "-9"]
+    command += ["-f", "jsonl", "--log-prob-threshold", "-9", "--tensor", "2"]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     shared = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [one["text"] for one in shared] == [one["text"] for one in alone]
+
+
+def test_many_recordings_have_every_shape_compiled_first(model, tmp_path, capsys):
+    rows = []
+    for number in range(17):
+        record(tmp_path / f"{number}.wav", 1 + number % 2)
+        rows.append({"audio": f"{number}.wav", "duration": 1 + number % 2})
+    manifest = tmp_path / "rows.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    code, found, err = transcribe(capsys, manifest, "-m", model, "--batch-size", "4")
+    assert (code, len(found)) == (0, 17), err
+    assert err.splitlines()[:2] == ["compiling 1 of 2: 4 x 2 s", "compiling 2 of 2: 4 x 1 s"]
+    code, again, err = transcribe(capsys, manifest, "-m", model, "--memory", "1e-9")
+    assert "not enough memory for batches of 2: going on with 1" in err
+    assert [one["text"] for one in again] == [one["text"] for one in found]
 
 
 @pytest.fixture

@@ -13,19 +13,19 @@ from families import joint
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.mesh import AXES, PRESETS, MeshSettings, axis_sizes, make_mesh
 from speech_ed_flax.model import abstract_params, build
+from speech_ed_flax.partition import place_of
 from speech_ed_flax.settings import make_settings
 from speech_ed_flax.training import distributed
 from speech_ed_flax.training.config import TrainConfig
 from speech_ed_flax.training.distributed import initialise_distributed
-from speech_ed_flax.training.mesh import AXES, PRESETS, MeshSettings, axis_sizes, make_mesh
 from speech_ed_flax.training.settings import OptimizerSettings, StepSettings
 from speech_ed_flax.training.sharding import (
     abstract_state,
     check_rows,
     local_rows,
     place_batch,
-    place_of,
     state_sharding,
 )
 

@@ -9,8 +9,8 @@ from families import DECODERS, SHALLOW, joint
 from speech_ed_flax.commands import plan as command
 from speech_ed_flax.data.buckets import Shape
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.mesh import MeshSettings
 from speech_ed_flax.model import build
-from speech_ed_flax.training.mesh import MeshSettings
 from speech_ed_flax.training.planning import describe as described
 from speech_ed_flax.training.planning.collectives import Exchange, find_exchanges
 from speech_ed_flax.training.planning.compilation import too_large

@@ -51,3 +51,8 @@ def test_fields_keep_their_names_and_values():
     ((path, value),) = jax.tree_util.tree_leaves_with_path(Half(3.0, "x"))
     assert (jax.tree_util.keystr(path), value) == (".value", 3.0)
     assert jax.tree.map(lambda number: number + 1, Half(3.0, "x")) == Half(4.0, "x")
+
+
+def test_what_is_no_array_may_stand_in_a_tree():
+    assert jax.tree.map(str, Half(3.0, "x")).value == "3.0"
+    assert jax.tree.map(lambda number: None, Half(3.0)).value is None

@@ -7,7 +7,7 @@ from worker_tasks import DeadlyListening, StillbornListening
 
 from speech_ed_flax.audio.features import LogMelFeatures, WaveformFeatures
 from speech_ed_flax.errors import SpeechError
-from speech_ed_flax.transcription import Job, Listening, Segment, Thresholds, Transcriber
+from speech_ed_flax.transcription import Job, Listening, Segment, Thresholds, Transcriber, prepare
 from speech_ed_flax.transcription.judgement import Hypothesis
 from speech_ed_flax.transcription.listening import BUCKETS, plan_buckets
 
@@ -239,9 +239,58 @@ def test_usage_says_how_much_was_padding():
 
 def test_planned_lengths_are_those_with_the_least_padding():
     seconds = [1.0] * 9 + [1.2, 4.0, 4.0, 4.0, 7.0, 90.0]
-    assert plan_buckets(seconds, 30, 7) == (1.0, 1.2, 4.0, 7.0, 30.0)
-    assert plan_buckets(seconds, 30, 3) == (1.2, 7.0, 30.0)
+    assert plan_buckets(seconds, 30, 12) == (1.0, 1.2, 2.5, 4.0, 5.0, 7.0, *BUCKETS[2:])
     assert plan_buckets(seconds, 30, 1) == (30.0,)
-    assert plan_buckets([0.55, 2.31], 10, 2) == (0.6, 2.4, 10.0)
+    assert plan_buckets(seconds[:-1], 30, 2) == (1.2, 7.0)
+    assert plan_buckets([0.55, 2.31], 10, 2) == (0.6, 2.4)
     assert plan_buckets(BUCKETS, 30, 7) == BUCKETS
     assert plan_buckets(BUCKETS, 12, 7) == (2.5, 5.0, 10.0, 12.0)
+
+
+def test_a_clip_that_is_longer_than_planned_is_padded_to_the_longest():
+    listener = Listener()
+    listening = Listening(FEATURES, longest=5.0, buckets=(1.0, 2.0))
+    list(Transcriber(listening, listener, batch_size=1).stream([sound(3), sound(1.5)]))
+    assert [samples / RATE for _, samples in listener.shapes] == [5.0, 2.0]
+
+
+class Compiled(Listener):
+    """A listener that says how much memory its batches take, and what was compiled."""
+
+    def __init__(self, bytes_of_a_row, rows_that_compile=1000):
+        super().__init__()
+        self.compiled, self._each, self._most = [], bytes_of_a_row, rows_that_compile
+
+    def needed(self, values, mask):
+        self.compiled.append(values.shape)
+        if len(values) > self._most:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.")
+        return len(values) * self._each
+
+
+@pytest.mark.parametrize(
+    ("listener", "room"),
+    [(Compiled(100), 450), (Compiled(100, rows_that_compile=4), None)],
+    ids=["budget", "compiler"],
+)
+def test_every_shape_is_compiled_before_the_first_batch_with_the_rows_that_fit(listener, room):
+    said = []
+    listening = Listening(FEATURES, longest=4.0, buckets=(1.0, 4.0))
+    transcriber = Transcriber(listening, listener, batch_size=8)
+    prepare(transcriber, room, said.append)
+    assert said == [
+        "compiling 1 of 2: 8 x 4 s",
+        "not enough memory for batches of 8: going on with 4",
+        "compiling 2 of 2: 4 x 1 s",
+    ]
+    list(transcriber.stream([sound(s) for s in (1, 1, 1, 4, 3, 1, 1, 1)]))
+    assert set(listener.shapes) == {(4, 4 * RATE), (4, RATE)}
+    assert set(listener.compiled) == {(8, 4 * RATE), *listener.shapes}
+
+
+def test_the_smallest_batch_is_tried_whatever_memory_seems_to_be_free():
+    listener = Compiled(100)
+    transcriber = Transcriber(Listening(FEATURES, buckets=(1.0,)), listener, batch_size=8)
+    transcriber.row_multiple = 2
+    prepare(transcriber, 1, lambda line: None)
+    assert transcriber.batch_size == transcriber.least_rows == 2

@@ -24,15 +24,15 @@ from speech_ed_flax.generation.logits import processors, warpers
 from speech_ed_flax.generation.plan import Limits, Plan
 from speech_ed_flax.generation.settings import GenerationSettings
 from speech_ed_flax.generation.steps import Rules
+from speech_ed_flax.mesh import make_mesh
 from speech_ed_flax.model import abstract_params
-from speech_ed_flax.training.mesh import make_mesh
+from speech_ed_flax.partition import gathered_sharding
 from speech_ed_flax.training.planning.collectives import find_exchanges
 from speech_ed_flax.training.planning.job import Job
 from speech_ed_flax.training.planning.report import Costs
 from speech_ed_flax.training.sharding import (
     abstract_state,
     batch_sharding,
-    gathered_sharding,
     state_sharding,
 )
 from speech_ed_flax.training.step import make_train_step

@@ -10,8 +10,8 @@ from typing import Any
 
 from speech_ed_flax.data.buckets import Shape
 from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.mesh import MeshSettings, axis_sizes
 from speech_ed_flax.model import SpeechEncoderDecoder
-from speech_ed_flax.training.mesh import MeshSettings, axis_sizes
 from speech_ed_flax.training.planning.collectives import Exchange
 from speech_ed_flax.training.planning.job import Job, batch_like
 from speech_ed_flax.training.planning.report import Costs, Finding, Program, Report

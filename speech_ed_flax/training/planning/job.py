@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from speech_ed_flax.data.buckets import Shape
+from speech_ed_flax.mesh import MeshSettings
 from speech_ed_flax.model import SpeechEncoderDecoder
-from speech_ed_flax.training.mesh import MeshSettings
 from speech_ed_flax.training.planning.report import Program
 from speech_ed_flax.training.planning.topology import Topology
 from speech_ed_flax.training.settings import StepSettings
