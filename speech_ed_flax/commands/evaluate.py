@@ -43,7 +43,7 @@ def evaluate(
     nothing, with 4 if all did or the model is unusable.
 
     Args:
-        manifests: Manifests (.jsonl, .tsv, .csv), or folders that prepare wrote.
+        manifests: Manifests (.jsonl, .tsv, .csv, .parquet), or folders that prepare wrote.
         model: Folder of a checkpoint, or its name on the Hub.
         metrics: What is computed: wer, cer, bleu, chrf.
         normalizer: Of both texts: basic drops case and punctuation, english is Whisper's.

@@ -45,7 +45,7 @@ def prepare(
     bad: then the list is written beside the output, and nothing else.
 
     Args:
-        source: Manifests (.jsonl, .tsv, .csv with columns audio and text), tar archives,
+        source: Manifests (.jsonl, .tsv, .csv, .parquet with columns audio and text), tar archives,
             folders of either, or hf:NAME:CONFIG:SPLIT of Hugging Face.
         output: Folder to write.
         min_seconds: Shorter rows are rejected.

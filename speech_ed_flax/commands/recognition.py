@@ -1,11 +1,14 @@
 """How the commands turn speech into text, and the model that does it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+MANY = 16
+"""Recordings beyond which a process of its own reads them, and every shape is compiled first."""
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 
@@ -100,3 +103,36 @@ def load_recogniser(name: str, recognition: Recognition, local_files_only: bool)
             weights=recognition.weights,
             local_files_only=local_files_only,
         )
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a process must know to transcribe; it can be sent to another one.
+
+    Attributes:
+        model: folder or name of the checkpoint.
+        recognition: how speech becomes text.
+        settings: of ``FlaxSpeechEncoderDecoderModel.transcriber``.
+        local_files_only: whether to stay off the network.
+        many: whether it is worth while to compile every shape of batches first.
+    """
+
+    model: str
+    recognition: Recognition
+    settings: dict[str, Any]
+    local_files_only: bool
+    many: bool
+
+    def begin(self, report: Callable[[str], None]) -> Any:
+        """Loads the model and returns its transcriber.
+
+        Args:
+            report: is told what takes time.
+        """
+        from speech_ed_flax.transcription import prepare
+
+        recogniser = load_recogniser(self.model, self.recognition, self.local_files_only)
+        transcriber = recogniser.transcriber(**self.settings)
+        if self.many:
+            prepare(transcriber, self.recognition.room, report)
+        return transcriber

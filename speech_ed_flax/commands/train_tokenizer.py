@@ -19,7 +19,7 @@ def train_tokenizer(
 ) -> int:
     """Make a tokenizer of the texts of manifests: MANIFEST... OUT.
 
-    Manifests are .jsonl, .tsv or .csv files, folders that prepare wrote, or .txt
+    Manifests are .jsonl, .tsv, .csv or .parquet files, folders that prepare wrote, or .txt
     files with a text on each line. Rows that cannot be used are left out and
     counted. The same texts make the same tokenizer.
 

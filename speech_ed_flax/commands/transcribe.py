@@ -1,7 +1,7 @@
 """The command ``transcribe``: many recordings in, text out."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -10,16 +10,18 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from speech_ed_flax.commands.engine import Engine
 from speech_ed_flax.commands.interruption import first_interrupt
 from speech_ed_flax.commands.outcome import UsageError
 from speech_ed_flax.commands.progress import Tally, progress_bar
-from speech_ed_flax.commands.recognition import Recognition, load_recogniser
+from speech_ed_flax.commands.recognition import MANY, Recognition, Work
 from speech_ed_flax.commands.recordings import (
     Recording,
     find_recordings,
     refuse_collisions,
     share,
 )
+from speech_ed_flax.commands.shards import own_shard
 
 Format = Literal["txt", "json", "jsonl", "srt", "vtt", "tsv", "all"]
 Number0 = Annotated[int, Parameter(validator=Number(gte=0))]
@@ -80,10 +82,7 @@ class Results:
         return Files(self.folder / recording.stem, self.kinds)
 
 
-_RECOGNITION, _DETAILS = Recognition(), Details()
-
-_MANY = 16
-"""Recordings beyond which a process of its own reads them, and every shape is compiled first."""
+_RECOGNITION, _DETAILS, _ENGINE = Recognition(), Details(), Engine()
 
 
 def transcribe(
@@ -102,6 +101,7 @@ def transcribe(
     local_files_only: bool = False,
     recognition: Recognition = _RECOGNITION,
     details: Details = _DETAILS,
+    engine: Engine = _ENGINE,
 ) -> int:
     """Turn recordings into text.
 
@@ -112,13 +112,14 @@ def transcribe(
 
     Args:
         audio: Files of any rate, channels and length; folders of them; patterns; manifests
-            (.jsonl, .tsv, .csv); tar archives; - for stdin.
+            (.jsonl, .tsv, .csv, .parquet); tar archives; - for stdin.
         model: Folder of a checkpoint, or its name on the Hub; if omitted, the small model that
             comes with the package and hears letters, numbers, dates and a few commands.
         output_dir: Write a file for each recording and format there, instead of to stdout.
         format: What to write; srt, vtt and tsv go to stdout for a single file only.
         recursive: Take the whole trees below folders, and keep them in the output folder.
-        shard: K/N: only the Kth of N parts of the recordings, in each of N processes.
+        shard: K/N: only the Kth of N parts of the recordings, in each of N processes; auto: as
+            Slurm, Open MPI or a TPU pod has numbered them.
         skip_existing: Keep results that are in the output folder already.
         on_error: What to do after a recording that cannot be read.
         workers: Processes that decode sound; one for many recordings if omitted, 0 for none.
@@ -126,6 +127,7 @@ def transcribe(
         local_files_only: Stay off the network.
         recognition: How speech becomes text.
         details: What is said besides it.
+        engine: Where the work is done.
     """
     found = find_recordings(audio, recursive)
     several = len(found.recordings) != 1 or len(audio) > 1 or audio[0].is_dir()
@@ -133,22 +135,21 @@ def transcribe(
     if output_dir is not None:
         refuse_collisions(found.recordings)
         output_dir.mkdir(parents=True, exist_ok=True)
-    mine = share(found.recordings, shard)
+    mine = share(found.recordings, own_shard() if shard == "auto" else shard)
     left = [r for r in mine if not (skip_existing and results.has(r))]
-    recogniser = None
+    transcriber = None
     if left:
-        recogniser = load_recogniser(model or _embedded(quiet), recognition, local_files_only)
+        if workers is None:
+            workers = int(len(left) > MANY or engine.engine == "ray")
+        settings = recognition.settings([recording.seconds for recording in left])
+        settings |= {"workers": workers} | details.settings()
+        name = model or _embedded(quiet)
+        work = Work(name, recognition, settings, local_files_only, len(left) > MANY)
+        transcriber = engine.begin(work, len(left), _reporter(quiet))
     tally = Tally(kept=len(mine) - len(left))
     for fault in found.faults:
         tally.fail(fault)
-    if recogniser is not None and not (found.faults and on_error == "stop"):
-        if workers is None:
-            workers = int(len(left) > _MANY)
-        heard = recognition.settings([recording.seconds for recording in left])
-        settings = {"workers": workers} | heard | details.settings()
-        transcriber = recogniser.transcriber(**settings)
-        if len(left) > _MANY:
-            _prepare(transcriber, recognition.room, quiet)
+    if transcriber is not None and not (found.faults and on_error == "stop"):
         texts = _transcribe(transcriber, left, results, tally, on_error == "stop", not quiet)
         if details.reference is not None:
             _compare(details.reference, texts)
@@ -158,15 +159,14 @@ def transcribe(
     return tally.outcome()
 
 
-def _prepare(transcriber: Any, room: int | None, quiet: bool) -> None:
-    """Compiles every shape of batches, and says so."""
-    from speech_ed_flax.transcription import prepare
+def _reporter(quiet: bool) -> Callable[[str], None]:
+    """Returns what says on stderr what takes time."""
 
     def report(line: str) -> None:
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
-    prepare(transcriber, room, report)
+    return report
 
 
 def _embedded(quiet: bool) -> str:
@@ -206,7 +206,7 @@ def _transcribe(
     try:
         with (
             progress_bar(len(recordings), shown) as advance,
-            first_interrupt(finish=len(recordings) > 1) as interrupted,
+            first_interrupt(finish=len(recordings) > 1 and transcriber.lazy) as interrupted,
         ):
             wanted = takewhile(lambda _: not interrupted(), recordings)
             jobs = (Job(r.source, r.name, r.offset, r.duration) for r in wanted)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from speech_ed_flax.data import parquet
 from speech_ed_flax.data.errors import DataError
 from speech_ed_flax.data.rows import Fault, Row, column, read_row
 
-SUFFIXES = (".jsonl", ".json", ".tsv", ".csv")
+SUFFIXES = (".jsonl", ".json", ".tsv", ".csv", parquet.SUFFIX)
 """Of manifests; both kinds of JSON hold one object a line."""
 
 _Line = tuple[int, Mapping[str, Any] | str]
@@ -43,10 +44,10 @@ def scan_manifest(
 ) -> Iterator[Row | Fault]:
     """Yields the rows and faults of a manifest, in order.
 
-    JSON lines, or a table with a line of names: tabs in ``.tsv``, where quotes mean nothing, and
-    commas in ``.csv``. Columns: ``audio`` and ``text``, optionally ``duration``, ``offset``,
-    ``language`` and ``id``; the module ``rows`` has the other names they may have. Further columns
-    serve only to filter by.
+    JSON lines, Parquet, or a table with a line of names: tabs in ``.tsv``, where quotes mean
+    nothing, and commas in ``.csv``. Columns: ``audio`` and ``text``, optionally ``duration``,
+    ``offset``, ``language`` and ``id``; the module ``rows`` has the other names they may have.
+    Further columns serve only to filter by.
 
     Args:
         path: the manifest.
@@ -68,12 +69,18 @@ def scan_manifest(
 
 
 def _lines(path: Path, needs_text: bool) -> Iterator[_Line]:
+    needed = ("audio", "text") if needs_text else ("audio",)
+    if path.suffix.lower() == parquet.SUFFIX:
+        names, rows = parquet.read_parquet(path)
+        _check_names(names, path, needed)
+        yield from enumerate(rows, 1)
+        return
     # What is not UTF-8 is found where it matters: in a text it is a fault, in a path it is not.
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         if path.suffix.lower() in (".json", ".jsonl"):
             yield from _json_lines(file)
         else:
-            yield from _table(file, path, needs_text)
+            yield from _table(file, path, needed)
 
 
 def _json_lines(file: Iterator[str]) -> Iterator[_Line]:
@@ -88,7 +95,7 @@ def _json_lines(file: Iterator[str]) -> Iterator[_Line]:
         yield number, columns if isinstance(columns, dict) else "not a JSON object"
 
 
-def _table(file: Iterator[str], path: Path, needs_text: bool) -> Iterator[_Line]:
+def _table(file: Iterator[str], path: Path, needed: Sequence[str]) -> Iterator[_Line]:
     if path.suffix.lower() == ".tsv":
         reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -104,7 +111,7 @@ def _table(file: Iterator[str], path: Path, needs_text: bool) -> Iterator[_Line]
         if fields is None:
             return
         if names is None:
-            names = _check_names(fields, path, ("audio", "text") if needs_text else ("audio",))
+            names = _check_names(fields, path, needed)
         elif len(fields) > len(names):
             yield line, f"{len(fields)} fields under {len(names)} names"
         elif fields:
@@ -115,8 +122,8 @@ def _check_names(fields: list[str], path: Path, needed: Sequence[str]) -> list[s
     named = dict.fromkeys(fields, "?")
     if any(column(named, name) is None for name in needed):
         raise DataError(
-            f"{path}: the first line must name the columns, among them {' and '.join(needed)}; it "
-            f"is {', '.join(fields)[:200]!r}."
+            f"{path}: columns must be named, among them {' and '.join(needed)}; the names are "
+            f"{', '.join(fields)[:200]!r}."
         )
     return fields
 

@@ -90,7 +90,8 @@ def compile_ahead(
 ) -> jax.stages.Compiled:
     """Compiles what ``respond`` runs, which then finds it compiled; runs nothing."""
     arguments, _ = _arguments(module, params, inputs, mask, generation, request)
-    return generate.lower(*arguments).compile()
+    compiled: Any = generate
+    return compiled.lower(*arguments).compile()
 
 
 def _arguments(

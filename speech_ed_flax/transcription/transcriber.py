@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -113,6 +113,8 @@ class Transcriber:
     row_multiple: int = 1
     least_rows: int = 1
     usage: Usage = field(default_factory=Usage)
+    lazy: ClassVar[bool] = True
+    """Whether recordings are taken as they are needed."""
 
     def stream(self, sources: Iterable[Any]) -> Iterator[Transcript]:
         """Yields a transcript for each source, in order, as soon as it is known.

@@ -393,3 +393,12 @@ def test_doctor_finds_a_working_installation_and_one_that_is_not(capsys, monkeyp
     assert main(["doctor"]) == 1
     failed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("ok ")]
     assert failed == ["fail  devices: RuntimeError: no device"]
+
+
+def test_ray_that_is_not_installed_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    command = ["transcribe", str(record(tmp_path / "a.wav")), "-o", str(tmp_path / "out")]
+    assert main([*command, "--engine", "ray"]) == 2
+    assert "pip install 'speech_ed_flax[ray]'" in capsys.readouterr().err
+    assert main([*command, "--actors", "2"]) == 2
+    assert "--actors is for --engine ray" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Manifests: every format, every name of a column, and every fault with its line."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from speech_ed_flax.data.errors import DataError
 from speech_ed_flax.data.manifest import read_manifest
 from speech_ed_flax.data.rows import Row
+from speech_ed_flax.errors import ConfigError
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -110,7 +113,9 @@ def test_a_line_with_more_fields_than_names_is_a_fault(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.tsv", "a.wav\thello\n", "the first line must name the columns"),
+        ("m.tsv", "a.wav\thello\n", "columns must be named, among them audio and text"),
+        ("m.parquet", "audio,text", "no Parquet file, or a damaged one"),
+        ("missing.parquet", None, "No such file"),
         ("m.txt", "", "manifests end in"),
         ("missing.tsv", None, "No such file"),
     ],
@@ -141,3 +146,22 @@ def test_real_manifests_are_read_as_they_are(name, rows):
     manifest = read_manifest(DATA / name)
     assert (len(manifest.rows), manifest.faults) == (rows, ())
     assert all(Path(row.audio).is_file() and row.duration for row in manifest.rows)
+
+
+def test_parquet_holds_the_rows_that_any_manifest_does(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="PyArrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"audio": ["a.wav", None], "text": ["one", "two"], "duration": [1.5, 2.0]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "m.parquet")
+    found = read_manifest(tmp_path / "m.parquet")
+    table = read_manifest(write(tmp_path, "m.tsv", "audio\ttext\tduration\na.wav\tone\t1.5\n"))
+    assert found.rows == tuple(
+        replace(row, source=found.rows[0].source, line=1) for row in table.rows
+    )
+    assert [str(fault) for fault in found.faults] == [f"{tmp_path}/m.parquet, line 2: no audio"]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"pip install 'speech_ed_flax\[parquet\]'"):
+        read_manifest(write(tmp_path, "m.parquet", b""))
