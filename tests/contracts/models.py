@@ -37,6 +37,13 @@ DECODERS: dict[str, Any] = {
     ),
 }
 
+KINDS = (
+    *("bert", "big_bird", "ernie", "roberta", "roc_bert", "roformer", "xlm-roberta-xl", "xmod"),
+    *("gpt2", "gpt_bigcode", "prophetnet", "trocr", "bart", "mbart", "marian", "whisper"),
+)
+"""Decoders of which no two cache, mask and count tokens by the same code. What all families do is
+compared with PyTorch; here is what a family shares with those it is made like."""
+
 PADDED_ENCODERS = [name for name, hf in ENCODERS.items() if hf.model_type != "whisper"]
 """Encoders whose input has a mask and can be padded."""
 

@@ -11,6 +11,7 @@ import pytest
 from contracts.models import (
     DECODERS,
     ENCODERS,
+    KINDS,
     SHALLOW_ENCODER,
     assert_close,
     make_model,
@@ -70,7 +71,7 @@ class Harness:
         return jnp.concatenate(logits, axis=1)
 
 
-@pytest.fixture(scope="module", params=DECODERS)
+@pytest.fixture(scope="module", params=KINDS)
 def harness(request):
     return Harness(request.param)
 
@@ -190,7 +191,7 @@ def names(jaxpr):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", KINDS)
 def test_generation_is_one_loop_that_neither_encodes_nor_copies_the_speech(decoder, beams):
     model = shallow_model(decoder)
     settings = GenerationSettings(max_length=6, num_beams=beams, eos_token_id=(2,))
