@@ -21,6 +21,7 @@ from speech_ed_flax.commands.convert import convert
 from speech_ed_flax.commands.create import create
 from speech_ed_flax.commands.doctor import doctor, versions
 from speech_ed_flax.commands.evaluate import evaluate
+from speech_ed_flax.commands.export import export
 from speech_ed_flax.commands.inspect import inspect
 from speech_ed_flax.commands.outcome import Outcome, UsageError, VerificationError
 from speech_ed_flax.commands.plan import plan
@@ -52,6 +53,7 @@ _COMMANDS = (
     train,
     checkpoint,
     convert,
+    export,
     inspect,
     doctor,
 )

@@ -13,10 +13,13 @@ from typing import Any
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "Params", "State"]
+__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "Params", "Size", "State"]
 
 Params = Mapping[str, Any]
 """A nested mapping of our parameter names to arrays."""
+
+Size = Any
+"""An integer, or a dimension that ``jax.export`` has left symbolic."""
 
 State = dict[str, Any]
 """A flat dict of PyTorch tensor names to numpy arrays (often read-only views of a mapped file)."""

@@ -4,6 +4,7 @@ Behaviour matched: transformers 5.23 ``WavLMModel``.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from speech_ed_flax.layers.attention import Attention
 from speech_ed_flax.layers.linear import Dense, Embed
 from speech_ed_flax.layers.positional import PositionalConfig, PositionalConvolution
 from speech_ed_flax.layers.relative import by_key
+from speech_ed_flax.layers.sizes import count, tabulate
 from speech_ed_flax.layers.transformer import EncoderLayer, TransformerEncoder
 from speech_ed_flax.layers.waveform_encoder import (
     FRESH,
@@ -142,8 +144,11 @@ class WavLM(WaveformEncoder):
         x = x + PositionalConvolution(config.positional, name="positions")(x)
         relative = Embed(config.buckets, config.layer.heads, name="relative")
         frames = x.shape[1]
-        distances = np.arange(2 * frames) - (frames - 1)
-        table = relative(buckets_of(distances, config.buckets, config.farthest)).T  # [heads, ...]
+        distances = count(2 * frames) - (frames - 1)
+        rows = tabulate(
+            partial(buckets_of, buckets=config.buckets, farthest=config.farthest), distances
+        )
+        table = relative(rows).T  # [heads, ...]
         table = jnp.broadcast_to(table[:, None], (len(table), frames, 2 * frames))
         stack = TransformerEncoder(config.layer, config.layers, WavLMLayer, name="transformer")
         return stack(x, real, by_key(table))

@@ -82,7 +82,7 @@ class BeamSearch:
             running=hypotheses,
             scores=scores,
             finished=Finished.none(hypotheses, prompt.shape[1], EXCLUDED),
-            improvable=jnp.ones(len(prompt), bool),
+            improvable=jnp.ones(prompt.shape[0], bool),
             unfinished=jnp.bool_(True),
             trail=new_trail(step, cache, rows, self.plan),
             cache=read_prompt(step, rows, cache),

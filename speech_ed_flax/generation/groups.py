@@ -105,7 +105,7 @@ class GroupSearch:
             running=hypotheses,
             accumulated=scores,
             finished=Finished.none(hypotheses, prompt.shape[1], -jnp.inf),
-            closed=jnp.zeros((len(prompt), self.plan.num_beam_groups), bool),
+            closed=jnp.zeros((prompt.shape[0], self.plan.num_beam_groups), bool),
             unfinished=jnp.bool_(True),
             trail=new_trail(step, cache, rows, self.plan),
             cache=read_prompt(step, rows, cache),

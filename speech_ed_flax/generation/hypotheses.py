@@ -13,7 +13,7 @@ from speech_ed_flax.generation.plan import Limits, Plan
 from speech_ed_flax.generation.ranking import largest
 from speech_ed_flax.generation.steps import Cache, Found, Rules, Trail, blank, write
 from speech_ed_flax.pytree import pytree
-from speech_ed_flax.types import Array, Bool, Float, Int
+from speech_ed_flax.types import Array, Bool, Float, Int, Size
 
 EXCLUDED = -1e9
 """Added to the score of what must not be chosen, and the score of what does not exist yet."""
@@ -179,7 +179,7 @@ def beginning(
     )
 
 
-def row_names(batch: int, plan: Plan) -> Int[Array, "batch beams"]:
+def row_names(batch: Size, plan: Plan) -> Int[Array, "batch beams"]:
     """Returns the index of every beam among all rows."""
     return jnp.arange(batch * plan.num_beams, dtype=jnp.int32).reshape(batch, plan.num_beams)
 

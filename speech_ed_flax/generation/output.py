@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -56,7 +57,9 @@ class GenerationOutput:
             logits=_per_step(found.trail.logits, steps),
             beam_indices=_host(found.parents, (slice(None), generated_tokens)),
             token_log_probs=log_probs,
-            confidence=_confidence(log_probs, lengths - prompt_length),
+            confidence=None
+            if log_probs is None
+            else confidence(log_probs, lengths - prompt_length),
             cross_attentions=attentions,
         )
 
@@ -76,5 +79,12 @@ def _per_step(values: Any | None, steps: int) -> tuple[np.ndarray, ...] | None:
     return None if values is None else tuple(np.asarray(values[:steps]))
 
 
-def _confidence(log_probs: np.ndarray | None, generated: np.ndarray) -> np.ndarray | None:
-    return None if log_probs is None else np.exp(log_probs.sum(axis=1) / np.maximum(generated, 1))
+def confidence(log_probs: Any, generated: Any) -> Any:
+    """Returns the geometric mean of the tokens' probabilities; of numpy or JAX, as it is given.
+
+    Args:
+        log_probs: ``[rows, steps]``, 0 behind the end.
+        generated: tokens of each row ``[rows]``.
+    """
+    library = np if isinstance(log_probs, np.ndarray) else jnp
+    return library.exp(log_probs.sum(axis=1) / library.maximum(generated, 1))

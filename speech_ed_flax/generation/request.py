@@ -76,7 +76,7 @@ def respond(
     max_time = generation.max_time
     if request.streamer is None and max_time is None:
         return GenerationOutput.of(generate(*arguments), length)
-    found = generate_in_stretches(*arguments, request.streamer, max_time)
+    found = generate_in_stretches(*arguments, streamer=request.streamer, max_time=max_time)
     return GenerationOutput.of(found, length)
 
 
@@ -98,11 +98,26 @@ def _arguments(
     module: Any, params: Params, inputs: Any, mask: Any, generation: Any, request: Request
 ) -> tuple[tuple[Any, ...], int]:
     """Returns the arguments of ``generate``, and the length of the prompt."""
-    decoder, length = module.decoder.config, request.prompt.shape[1]
+    plan, rules = prepare(module.decoder.config, generation, request)
+    prompt = jnp.asarray(request.prompt)
+    return (module, params, inputs, mask, prompt, plan, rules), request.prompt.shape[1]
+
+
+def prepare(decoder: Any, generation: Any, request: Request) -> tuple[Plan, Rules]:
+    """Returns what is compiled for a request, and what that reads.
+
+    Args:
+        decoder: config of the module.
+        generation: transformers' generation config, complete.
+        request: what else was given.
+
+    Raises:
+        ConfigError: naming a setting that is invalid, not supported, or does not fit another.
+    """
+    length = request.prompt.shape[1]
     settings = GenerationSettings.from_hf(generation, length, decoder.vocab)
     plan = Plan.of(settings, length, decoder.positions, request.log_probs)
-    rules = _rules(settings, plan, decoder.vocab, request)
-    return (module, params, inputs, mask, jnp.asarray(request.prompt), plan, rules), length
+    return plan, _rules(settings, plan, decoder.vocab, request)
 
 
 def _rules(settings: GenerationSettings, plan: Plan, vocab: int, request: Request) -> Rules:

@@ -70,10 +70,7 @@ def token_texts(tokenizer: Any) -> list[bytes]:
 
     A word in front of it keeps a tokenizer from dropping the space that a token begins with.
     """
-    plain, in_front = _byte_decoder(tokenizer), "abcdef"
-    before = tokenizer.convert_ids_to_tokens(
-        tokenizer(in_front, add_special_tokens=False).input_ids
-    )
+    plain, (in_front, before) = _byte_decoder(tokenizer), _word(tokenizer)
     vocabulary = tokenizer.get_vocab()
     texts = [b""] * (max(vocabulary.values()) + 1)
     for token, index in vocabulary.items():
@@ -83,6 +80,16 @@ def token_texts(tokenizer: Any) -> list[bytes]:
             text = whole[whole.index(in_front) + len(in_front) :].encode()
         texts[index] = text
     return texts
+
+
+def _word(tokenizer: Any) -> tuple[str, list[str]]:
+    """Returns a word and its tokens; one of its own where a tokenizer knows no others."""
+    word = "abcdef"
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(word, add_special_tokens=False).input_ids)
+    if word not in tokenizer.convert_tokens_to_string(tokens):
+        special = set(tokenizer.all_special_tokens)
+        tokens = [next(token for token in tokenizer.get_vocab() if token not in special)]
+    return tokenizer.convert_tokens_to_string(tokens).strip(), tokens
 
 
 def _byte_decoder(tokenizer: Any) -> Any:

@@ -43,10 +43,9 @@ def whisper_prompt(
         ConfigError: if the checkpoint does not know the language or the task.
     """
     columns = [np.full(inputs.shape[0], start, np.int32)]
-    if getattr(generation, "lang_to_id", None) and getattr(generation, "is_multilingual", True):
+    if languages := languages_of(generation):
         if language is None:
-            choices = tuple(generation.lang_to_id.values())
-            detected = detect_language(module, params, inputs, mask, start, choices)
+            detected = detect_language(module, params, inputs, mask, start, languages)
             columns.append(np.asarray(detected))
         else:
             columns.append(np.full_like(columns[0], language_token(generation, language)))
@@ -59,6 +58,16 @@ def whisper_prompt(
     if silent is not None:
         columns.append(np.full_like(columns[0], silent))
     return np.stack(columns, axis=1)
+
+
+LANGUAGE = 1
+"""Where the token of the language stands, if there is one."""
+
+
+def languages_of(generation: Any) -> tuple[int, ...]:
+    """Returns the tokens of the languages that a checkpoint can be told; none if it knows one."""
+    multilingual = getattr(generation, "is_multilingual", True)
+    return tuple((getattr(generation, "lang_to_id", None) or {}).values()) if multilingual else ()
 
 
 def _task_token(generation: Any, task: str) -> int:

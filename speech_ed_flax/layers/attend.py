@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from speech_ed_flax.layers import fused
+from speech_ed_flax.layers.sizes import surely
 from speech_ed_flax.types import Array, Bool, Float
 
 LARGE = 1 << 22
@@ -63,7 +64,7 @@ def attend(
         ConfigError: if the kernel cannot compute this.
     """
     chosen = {}
-    if query.size // query.shape[-1] * key.shape[2] >= LARGE:
+    if surely(lambda: query.size // query.shape[-1] * key.shape[2] >= LARGE):
         chosen["cpu"] = _head_by_head
     if kernel != "xla" and fused.serves(query, mask, bias):
         chosen |= {"splash": {"tpu": fused.splash}, "cudnn": {"cuda": fused.cudnn}}[kernel]

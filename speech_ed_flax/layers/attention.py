@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from speech_ed_flax.layers.attend import attend, attention_weights, mix
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.linear import Dense
-from speech_ed_flax.types import Array, Bool, Float, Int
+from speech_ed_flax.types import Array, Bool, Float, Int, Size
 
 
 class KeyValue(NamedTuple):
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         batch, time, _ = x.shape
         return x.reshape(batch, time, -1, self.width // self.heads).swapaxes(1, 2)
 
-    def _fold(self, x: Array, target: int) -> Array:
+    def _fold(self, x: Array, target: Size) -> Array:
         """Lays the heads that read one head of keys behind each other: more queries, fewer heads.
 
         So keys are read once and none is copied, whatever computes the attention.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from speech_ed_flax.layers.attention import KeyValue
-from speech_ed_flax.types import Array, Bool, Float, Int
+from speech_ed_flax.types import Array, Bool, Float, Int, Size
 
 
 class Cache(NamedTuple):
@@ -50,12 +50,12 @@ class Cache(NamedTuple):
         return self._replace(ancestry=ancestry)
 
 
-def own_slots(batch: int, slots: int, length: int) -> Int[Array, "batch slots length"]:
+def own_slots(batch: Size, slots: int, length: int) -> Int[Array, "batch slots length"]:
     """Returns the ancestry of hypotheses that are all their own ancestors."""
     return jnp.broadcast_to(jnp.arange(slots)[None, :, None], (batch, slots, length))
 
 
-def empty_cache(config: Any, rows: int, length: int, dtype: Any, slots: int = 1) -> Cache:
+def empty_cache(config: Any, rows: Size, length: int, dtype: Any, slots: int = 1) -> Cache:
     """Returns a cache that holds nothing yet.
 
     Args:
@@ -75,7 +75,7 @@ def empty_cache(config: Any, rows: int, length: int, dtype: Any, slots: int = 1)
 
 
 def side_by_side(
-    x: Float[Array, "rows target width"], batch: int
+    x: Float[Array, "rows target width"], batch: Size
 ) -> Float[Array, "batch queries width"]:
     """Lays the hypotheses of an utterance side by side at each time, as the cache does."""
     rows, target, width = x.shape

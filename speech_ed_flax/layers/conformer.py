@@ -22,7 +22,7 @@ from speech_ed_flax.layers.relative_positions import (
     sinusoids,
 )
 from speech_ed_flax.layers.transformer import LayerConfig, encode_by_layers
-from speech_ed_flax.types import Array, Bool, Float
+from speech_ed_flax.types import Array, Bool, Float, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class ConformerConfig(LayerConfig):
     convolution_dropout: float = 0.0
 
     def read_positions(
-        self, frames: int, rates: Float[Any, " half"] | None = None
+        self, frames: Size, rates: Float[Any, " half"] | None = None
     ) -> Float[Array, "distances width"] | tuple[Float[Array, "frames half"], ...] | None:
         """Returns what every layer reads of where frames stand; None if nothing but their order.
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from speech_ed_flax.layers.sizes import larger
 from speech_ed_flax.types import Array, Float
 
 BLOCK = 8
@@ -96,7 +97,7 @@ def _folded(x: Array, kernel: Array, steps: Steps) -> Array:
     places = (time + 2 * padding - size) // stride + 1
     taps = -(-size // stride)
     read = (places + taps - 1) * stride
-    x = jnp.pad(x, ((0, 0), (padding, max(read - padding - time, 0)), (0, 0)))[:, :read]
+    x = jnp.pad(x, ((0, 0), (padding, larger(read - padding - time, 0)), (0, 0)))[:, :read]
     x = x.reshape(batch, -1, stride, groups, inputs).swapaxes(2, 3)
     kernel = jnp.pad(kernel, ((0, taps * stride - size), (0, 0), (0, 0)))
     kernel = kernel.reshape(taps, stride * inputs, outputs)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from speech_ed_flax.types import Array, Float
+from speech_ed_flax.types import Array, Float, Size
 
 Padding = tuple[int, int]
 """Zeros before and after the sequence."""
@@ -46,7 +46,7 @@ def _library(x: Array, kernel: Array, padding: Padding) -> Array:
     )
 
 
-def _shifted(x: Array, tap: Array, time: int) -> Array:
+def _shifted(x: Array, tap: Array, time: Size) -> Array:
     return lax.dynamic_slice_in_dim(x, tap, time, 1).astype(jnp.float32)
 
 
@@ -58,7 +58,7 @@ def _forward(x: Array, kernel: Array, padding: Padding) -> Array:
     def add(tap, total):
         return total + _shifted(padded, tap, time) * kernel[tap]
 
-    start = jnp.zeros((len(x), time, x.shape[2]), jnp.float32)
+    start = jnp.zeros((x.shape[0], time, x.shape[2]), jnp.float32)
     return lax.fori_loop(0, len(kernel), add, start).astype(x.dtype)
 
 

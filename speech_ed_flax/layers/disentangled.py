@@ -16,6 +16,7 @@ from speech_ed_flax.layers.attention import Attention
 from speech_ed_flax.layers.linear import Dense, Embed
 from speech_ed_flax.layers.norm import LayerNorm
 from speech_ed_flax.layers.relative import by_key
+from speech_ed_flax.layers.sizes import count, tabulate
 from speech_ed_flax.layers.transformer import EncoderLayer, LayerConfig, encode_by_layers
 from speech_ed_flax.types import Array, Bool, Float, Int
 
@@ -90,11 +91,11 @@ class DisentangledAttention(Attention):
             config: of the layer.
         """
         frames = query.shape[2]
-        distances = np.arange(2 * frames) - (frames - 1)  # from a row's frame to the other one
+        distances = count(2 * frames) - (frames - 1)  # from a row's frame to the other one
         total = jnp.zeros((1, 1, 1, frames))
 
         def scores(x, projection, distances):
-            rows = rows_of(distances, config.span, config.farthest)
+            rows = tabulate(lambda d: rows_of(d, config.span, config.farthest), distances)
             positions = self._split(projection(table)[None])[0, :, rows]
             scores = jnp.einsum("bhfd,chd->bhfc", x, positions, preferred_element_type=jnp.float32)
             return by_key(scores)

@@ -12,7 +12,7 @@ from speech_ed_flax.layers.convolution import Convolution
 from speech_ed_flax.layers.feed_forward import ACTIVATIONS, check_activation
 from speech_ed_flax.layers.filters import WIDE, mel_sinusoids
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm, TimeNorm
-from speech_ed_flax.types import Array, Bool, Float, Int
+from speech_ed_flax.types import Array, Bool, Float, Int, Size
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class FeatureEncoderConfig:
         )
 
 
-def frame_mask(lengths: Int[Array, " batch"], frames: int) -> Bool[Array, "batch frames"]:
+def frame_mask(lengths: Int[Array, " batch"], frames: Size) -> Bool[Array, "batch frames"]:
     """Marks the first ``lengths`` of ``frames`` as real."""
     return jnp.arange(frames) < lengths[:, None]
 

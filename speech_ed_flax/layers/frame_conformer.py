@@ -16,7 +16,8 @@ from speech_ed_flax.layers.feature_encoder import at_least_one_frame, frame_mask
 from speech_ed_flax.layers.feed_forward import FeedForward
 from speech_ed_flax.layers.linear import Dense
 from speech_ed_flax.layers.norm import TORCH_EPSILON, LayerNorm
-from speech_ed_flax.types import Array, Bool, Float
+from speech_ed_flax.layers.sizes import surely
+from speech_ed_flax.types import Array, Bool, Float, Size
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Chunks:
     size: int
     seen: int | None
 
-    def mask(self, frames: int) -> Bool[Array, "1 1 frames frames"] | None:
+    def mask(self, frames: Size) -> Bool[Array, "1 1 frames frames"] | None:
         """Returns which frames (last axis) each frame attends to; None if there is one chunk."""
-        if frames <= self.size:
+        if surely(lambda: frames <= self.size):
             return None
         chunk = jnp.arange(frames) // self.size
         before = chunk[:, None] - chunk

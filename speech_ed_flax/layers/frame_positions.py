@@ -3,9 +3,11 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from speech_ed_flax.errors import ConfigError
-from speech_ed_flax.layers.positions import fairseq_sinusoids
+from speech_ed_flax.layers.positions import fairseq_rows
+from speech_ed_flax.layers.sizes import count
 from speech_ed_flax.types import Array, Bool, Float
 
 _PADDING = 1
@@ -20,9 +22,8 @@ def frame_positions(
         x: of which only the shape and the precision matter.
         real: which frames are real; None if all are.
     """
-    first = _PADDING + 1
-    table = fairseq_sinusoids(first + x.shape[1], x.shape[2], _PADDING)
-    positions = jnp.asarray(table[None, first:], x.dtype)
+    numbers = _PADDING + 1 + count(x.shape[1], np.float32)
+    positions = jnp.asarray(fairseq_rows(numbers, x.shape[2])[None], x.dtype)
     return positions if real is None else jnp.where(real[:, :, None], positions, 0)
 
 

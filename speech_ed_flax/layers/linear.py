@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
+from speech_ed_flax.layers.sizes import surely
 from speech_ed_flax.types import Array, Float, Int
 
 DEVIATION = 0.02
@@ -45,7 +46,7 @@ def project(
     is fastest so. The formulation is chosen here, for each backend, and nowhere else.
     """
     rows = x.size // x.shape[-1]
-    if 1 < rows <= FEW:
+    if surely(lambda: 1 < rows <= FEW):
         return lax.platform_dependent(x, weight, cpu=_weights_first, default=_rows_first)
     return _rows_first(x, weight)
 

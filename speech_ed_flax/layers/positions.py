@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from speech_ed_flax.layers.sizes import library_of
 from speech_ed_flax.types import Array, Float, Int
 
 
@@ -38,13 +39,20 @@ def fairseq_sinusoids(rows: int, width: int, padding: int) -> Float[np.ndarray, 
     Wavelengths grow from ``2 pi`` to ``20000 pi`` inclusive. The row of ``padding`` is zero, and so
     is the last column of an odd width.
     """
-    half = width // 2
-    frequencies = np.exp(np.arange(half, dtype=np.float32) * -np.float32(np.log(1e4) / (half - 1)))
-    angles = np.arange(rows, dtype=np.float32)[:, None] * frequencies
-    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-    table = np.pad(table, ((0, 0), (0, width % 2)))
+    table = np.asarray(fairseq_rows(np.arange(rows, dtype=np.float32), width))
     table[padding] = 0
     return table
+
+
+def fairseq_rows(
+    positions: Float[np.ndarray, " rows"] | Float[Array, " rows"], width: int
+) -> Float[np.ndarray, "rows width"] | Float[Array, "rows width"]:
+    """Returns the rows of ``fairseq_sinusoids``, whose padding is none of them."""
+    half, library = width // 2, library_of(positions)
+    frequencies = np.exp(np.arange(half, dtype=np.float32) * -np.float32(np.log(1e4) / (half - 1)))
+    angles = positions[:, None] * frequencies
+    table = library.concatenate([library.sin(angles), library.cos(angles)], axis=1)
+    return library.pad(table, ((0, 0), (0, width % 2)))
 
 
 def transformer_sinusoids(rows: int, width: int) -> Float[np.ndarray, "rows width"]:

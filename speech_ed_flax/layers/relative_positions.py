@@ -6,12 +6,13 @@ import numpy as np
 
 from speech_ed_flax.layers.linear import INITIALISE, Dense
 from speech_ed_flax.layers.relative import by_key
-from speech_ed_flax.types import Array, Float
+from speech_ed_flax.layers.sizes import is_open
+from speech_ed_flax.types import Array, Float, Int, Size
 
 Bias = Float[Array, "batch heads frames frames"]
 
 
-def sinusoids(frames: int, width: int) -> Float[Array, "distances width"]:
+def sinusoids(frames: Size, width: int) -> Float[Array, "distances width"]:
     """Returns what ``RelativePositions`` projects: sines and cosines in turn, of every distance.
 
     Row ``d`` is of the frame that stands ``frames - 1 - d`` before the one that asks; there are
@@ -67,10 +68,17 @@ class ClippedDistances(nn.Module):
         shape = (self.left + 1 + self.right, head_dim)
         table = self.param("embedding", INITIALISE, shape)
         scores = jnp.einsum("bhqd,pd->bhqp", query, table, preferred_element_type=jnp.float32)
+        if is_open(frames):
+            return by_key(scores[..., self._rows(frames)])
         left, right = frames - 1 - self.left, frames - self.right
         scores = scores[..., max(0, -left) : shape[0] - max(0, -right)]
         beyond = ((0, 0), (0, 0), (0, 0), (max(0, left), max(0, right)))
         return by_key(jnp.pad(scores, beyond, mode="edge"))
+
+    def _rows(self, frames: Size) -> Int[Array, " distances"]:
+        """Returns the row of the table for each distance, where padding would be of open size."""
+        distances = jnp.arange(2 * frames) - (frames - 1)
+        return jnp.clip(distances, -self.left, self.right) + self.left
 
 
 def rotary_rates(head_dim: int, base: int) -> Float[np.ndarray, " half"]:
@@ -79,7 +87,7 @@ def rotary_rates(head_dim: int, base: int) -> Float[np.ndarray, " half"]:
 
 
 def rotations(
-    frames: int, rates: Float[Array, " half"] | Float[np.ndarray, " half"]
+    frames: Size, rates: Float[Array, " half"] | Float[np.ndarray, " half"]
 ) -> tuple[Float[Array, "frames half"], Float[Array, "frames half"]]:
     """Returns the cosines and sines of each frame's angles."""
     angles = jnp.arange(frames, dtype=jnp.float32)[:, None] * jnp.asarray(rates, jnp.float32)

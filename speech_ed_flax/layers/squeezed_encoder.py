@@ -75,7 +75,7 @@ class SqueezedEncoder(WaveformEncoder):
         x = ACTIVATIONS[config.front.activation](x)
         if mask is not None and not exact:
             x = jnp.where(mask[:, :, None], x, 0)
-        x = x.reshape(len(x), -1, config.layer.width)[:, :frames]
+        x = x.reshape(x.shape[0], -1, config.layer.width)[:, :frames]
         return jnp.pad(x, ((0, 0), (0, frames - x.shape[1]), (0, 0)))
 
 
@@ -93,7 +93,7 @@ def _at_least(
 def _together(x: Array, squeeze: int) -> Array:
     """Returns ``[batch, whole, squeeze, ...]``: frames that become one, without what is left."""
     whole = x.shape[1] // squeeze
-    return x[:, : whole * squeeze].reshape(len(x), whole, squeeze, *x.shape[2:])
+    return x[:, : whole * squeeze].reshape(x.shape[0], whole, squeeze, *x.shape[2:])
 
 
 NAMES = waveform_encoder.NAMES | {

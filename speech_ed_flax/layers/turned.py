@@ -6,6 +6,7 @@ import numpy as np
 from speech_ed_flax.layers.attention import Attention
 from speech_ed_flax.layers.dropout import Dropout
 from speech_ed_flax.layers.linear import Dense
+from speech_ed_flax.layers.sizes import count, library_of
 from speech_ed_flax.types import Array, Float
 
 
@@ -23,9 +24,11 @@ class TurnedDense(Dense):
     def __call__(self, x: Float[Array, "batch frames width"]) -> Float[Array, "batch frames width"]:
         """Projects and turns ``x``."""
         y = super().__call__(x)
-        times = np.arange(x.shape[1], dtype=np.float32)
+        times = count(x.shape[1], np.float32)
         angles = times[:, None, None] * np.asarray(self.rates, np.float32)
-        cosine, sine = (jnp.asarray(part, y.dtype) for part in (np.cos(angles), np.sin(angles)))
+        library = library_of(angles)
+        parts = library.cos(angles), library.sin(angles)
+        cosine, sine = (jnp.asarray(part, y.dtype) for part in parts)
         split = y.reshape(*y.shape[:2], self.heads, -1)
         turned = 2 * len(self.rates)
         even, odd = split[..., :turned:2], split[..., 1:turned:2]

@@ -17,6 +17,7 @@ from table_model import (
 from tokenizers import Tokenizer, decoders, models
 from transformers import GenerationConfig, PreTrainedTokenizerFast, StopStringCriteria
 
+from speech_ed_flax.data.tokenizer import train_tokenizer
 from speech_ed_flax.generation.plan import Limits, Plan
 from speech_ed_flax.generation.search import search
 from speech_ed_flax.generation.settings import GenerationSettings
@@ -117,3 +118,10 @@ def test_a_search_with_stop_strings_finds_what_pytorch_finds(beams, prompt_lengt
         last = found.tokens[jnp.arange(len(found.lengths)), found.lengths - 1]
         stopped += int(((last != 2) & (found.lengths < settings.max_length)).sum())
     assert stopped > 3
+
+
+def test_a_tokenizer_that_knows_a_few_words_alone_says_what_each_adds():
+    tokenizer = train_tokenizer(["one two three"], "word")
+    texts = token_texts(tokenizer)
+    for word in ("one", "two", "three"):
+        assert texts[tokenizer.get_vocab()[word]] == f" {word}".encode()
