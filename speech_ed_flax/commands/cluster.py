@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from speech_ed_flax.commands.outcome import UsageError
 from speech_ed_flax.commands.recognition import Work
+from speech_ed_flax.data.extras import require
 from speech_ed_flax.data.span import Span
 from speech_ed_flax.errors import SpeechError
 from speech_ed_flax.transcription import Job, Segment, Transcript
@@ -60,14 +61,12 @@ class Cluster:
             recordings: how many there are.
 
         Raises:
-            UsageError: if Ray is not installed, or there is no such cluster.
+            ConfigError: if Ray is not installed.
+            UsageError: if there is no such cluster.
         """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        try:
-            import ray
-        except ImportError:
-            raise UsageError("--engine ray needs Ray: pip install 'speech_ed_flax[ray]'.") from None
+        ray: Any = require("ray", "ray")
         local = {} if address else {"include_dashboard": False}
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -85,22 +84,22 @@ class Cluster:
         Raises:
             SpeechError: if the actors cannot use the model.
         """
-        import ray
-
+        ray: Any = require("ray", "ray")
+        data: Any = require("ray.data", "ray")
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         here = [replace(job, source=_on_every_machine(job.source)) for job in jobs]
         blocks = [here[start : start + self.block] for start in range(0, len(here), self.block)]
-        context = ray.data.DataContext.get_current()
+        context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.execution_options.preserve_order = True
-        data = ray.data.from_items(
+        given = data.from_items(
             [{"block": pickle.dumps(block)} for block in blocks], override_num_blocks=len(blocks)
         )
-        found = data.map_batches(
+        found = given.map_batches(
             Actor,
             fn_constructor_args=(self.work,),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=self.actors),
+            compute=data.ActorPoolStrategy(size=self.actors),
             **self.resources,
         )
         try:

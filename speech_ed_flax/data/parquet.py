@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from speech_ed_flax.data.errors import DataError
-from speech_ed_flax.errors import ConfigError
+from speech_ed_flax.data.extras import require
 
 SUFFIX = ".parquet"
 
@@ -18,25 +18,19 @@ def read_parquet(path: Path) -> tuple[list[str], Iterator[dict[str, Any]]]:
         DataError: it is no Parquet file, or damaged.
         OSError: it cannot be read.
     """
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise ConfigError(
-            f"{path}: reading it needs PyArrow: pip install 'speech_ed_flax[parquet]'."
-        ) from None
+    damage = (require("pyarrow", "parquet").ArrowException, OSError)
 
     def rows() -> Iterator[dict[str, Any]]:
         try:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
-        except (ArrowException, OSError) as error:
+        except damage as error:
             raise _damaged(path, error) from error
 
     source = open(path, "rb")  # noqa: SIM115 - it is read as long as there are rows
     try:
-        file = ParquetFile(source)
-    except (ArrowException, OSError) as error:
+        file = require("pyarrow.parquet", "parquet").ParquetFile(source)
+    except damage as error:
         source.close()
         raise _damaged(path, error) from error
     return file.schema_arrow.names, rows()

@@ -398,7 +398,7 @@ def test_doctor_finds_a_working_installation_and_one_that_is_not(capsys, monkeyp
 def test_ray_that_is_not_installed_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     command = ["transcribe", str(record(tmp_path / "a.wav")), "-o", str(tmp_path / "out")]
-    assert main([*command, "--engine", "ray"]) == 2
+    assert main([*command, "--engine", "ray"]) == 4
     assert "pip install 'speech_ed_flax[ray]'" in capsys.readouterr().err
     assert main([*command, "--actors", "2"]) == 2
     assert "--actors is for --engine ray" in capsys.readouterr().err
