@@ -50,7 +50,7 @@ def generate_in_stretches(
     plan: Plan,
     rules: Rules,
     streamer: Streamer | None = None,
-    max_time: float | None = None,
+    max_time: float | int | None = None,
 ) -> Generated:
     """Generates what ``generate`` does, looking at the search every few tokens.
 
