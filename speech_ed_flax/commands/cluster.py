@@ -24,9 +24,6 @@ from speech_ed_flax.transcription import Job, Segment, Transcript
 BLOCK = 64
 """Most recordings of a block: so many are done again when an actor dies."""
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-"""Variables that keep Ray from calling home, and from saying what is of no use here."""
-
 
 @dataclass(frozen=True)
 class Cluster:
@@ -64,10 +61,10 @@ class Cluster:
             ConfigError: if Ray is not installed.
             UsageError: if there is no such cluster.
         """
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
         ray: Any = require("ray", "ray")
-        local = {} if address else {"include_dashboard": False}
+        # Left to itself Ray joins the last cluster of this machine, and waits for it if it is dead.
+        address, local = (address, {}) if address else ("local", {"include_dashboard": False})
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, ValueError) as error:
@@ -102,8 +99,9 @@ class Cluster:
             compute=data.ActorPoolStrategy(size=self.actors),
             **self.resources,
         )
+        rows = iter(found.iter_rows())
         try:
-            for row in found.iter_rows():
+            for row in rows:
                 results = pickle.loads(row["block"])
                 if isinstance(results, SpeechError):
                     raise results
@@ -111,6 +109,7 @@ class Cluster:
                     yield from transcript.segments
                     yield transcript
         finally:
+            del rows  # which ends what still runs: Ray ends this process if it is left without it
             ray.shutdown()
 
 
