@@ -34,7 +34,6 @@ PLACES: tuple[tuple[str, Splits], ...] = (
 """Weights are ``[outputs, inputs]``, embeddings ``[vocab, width]``, kernels ``[size, inputs,
 outputs]``. What is not named is small: biases, norms, magnitudes, token types, tables of heads."""
 
-
 ROWS = PartitionSpec((DATA, FSDP))
 """A batch is split over the devices of both axes."""
 
@@ -45,7 +44,7 @@ def place_of(
     """Returns where the parameter of a path lies.
 
     Args:
-        mesh: of the training.
+        mesh: of devices.
         path: of the parameter.
         shape: of it; an axis that divides none of its dimensions splits none.
         axes: that may split it.

@@ -41,7 +41,7 @@ from speech_ed_flax.devices import default_batch, over_devices, share_devices
 from speech_ed_flax.errors import AudioError, ConfigError
 from speech_ed_flax.generation.allowed import Allowed
 from speech_ed_flax.generation.output import GenerationOutput
-from speech_ed_flax.generation.prompt import first_tokens, target_language_token
+from speech_ed_flax.generation.prompt import first_tokens, write_in
 from speech_ed_flax.generation.request import Request, compile_ahead, respond
 from speech_ed_flax.generation.stretches import Streamer
 from speech_ed_flax.labels import shift_tokens_right
@@ -532,10 +532,7 @@ class FlaxSpeechEncoderDecoderModel:
         """Returns the arguments of ``respond``; ``wanted`` are fields of a ``Request``."""
         params = self._computable(params)
         tokenizer = self.processor.tokenizer if tokenizer is None else tokenizer
-        if target_language is not None:
-            merged.forced_bos_token_id = target_language_token(
-                self.config.decoder.model_type, tokenizer, target_language
-            )
+        write_in(target_language, merged, self.config.decoder.model_type, tokenizer)
         prompt = first_tokens(self.module, params, self.config, merged, *speech, *beginning)
         request = Request(prompt=prompt, tokenizer=tokenizer, **wanted)
         return self.module, params, *speech, merged, request
@@ -609,11 +606,7 @@ class FlaxSpeechEncoderDecoderModel:
             ConfigError: if the checkpoint lacks its feature settings or its tokenizer, or the
                 devices cannot hold the weights.
         """
-        features = self.processor.features
-        if features is None:
-            raise ConfigError(
-                "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
-            )
+        features = self.processor.hearer
         model, mesh = self.with_padding("invariant"), share_devices(self.params, tensor)
         on_devices = over_devices(self.params, mesh)
         words = WordFinder.of(self.generation_config, self.processor) if word_timestamps else None

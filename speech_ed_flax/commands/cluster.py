@@ -40,7 +40,7 @@ class Cluster:
     actors: int
     block: int
     resources: dict[str, Any]
-    usage: None = None
+    usage: ClassVar[None] = None
     """Of the models, which are elsewhere."""
     lazy: ClassVar[bool] = False
     """Recordings are dealt at once: Ctrl-C cannot let it finish a few."""
@@ -52,7 +52,7 @@ class Cluster:
         """Joins a cluster, or starts one on this machine.
 
         Args:
-            address: of the cluster; a new one if None.
+            address: of the cluster; RAY_ADDRESS, or else a new one, if None.
             actors: how many; one for each GPU, else one for each machine if None.
             work: to be done.
             recordings: how many there are.
@@ -63,6 +63,7 @@ class Cluster:
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
         ray: Any = require("ray", "ray")
+        address = address or os.environ.get("RAY_ADDRESS")
         # Left to itself Ray joins the last cluster of this machine, and waits for it if it is dead.
         address, local = (address, {}) if address else ("local", {"include_dashboard": False})
         try:

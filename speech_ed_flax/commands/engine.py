@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from cyclopts import Parameter
 
@@ -20,13 +20,13 @@ class Engine:
             the same files and have this package.
         actors: Processes of a Ray cluster that share the recordings; one for each GPU, or for each
             machine without any, if omitted.
-        ray_address: Of a cluster that runs already; RAY_ADDRESS, or else one on this machine, if
-            omitted.
+        ray_address: Of a cluster that runs already; RAY_ADDRESS, or else a new one on this machine,
+            if omitted.
     """
 
     engine: Literal["local", "ray"] = "local"
     actors: Count | None = None
-    ray_address: Annotated[str | None, Parameter(env_var="RAY_ADDRESS")] = None
+    ray_address: str | None = None
 
     def begin(self, work: Work, recordings: int, report: Callable[[str], None]) -> Any:
         """Returns what transcribes: a ``Transcriber``, or what does as one.
@@ -43,6 +43,7 @@ class Engine:
             from speech_ed_flax.commands.cluster import Cluster
 
             return Cluster.join(self.ray_address, self.actors, work, recordings)
-        if self.actors is not None:
-            raise UsageError("--actors is for --engine ray: one process does the work.")
+        for option, given in (("--actors", self.actors), ("--ray-address", self.ray_address)):
+            if given is not None:
+                raise UsageError(f"{option} is for --engine ray: one process does the work.")
         return work.begin(report)

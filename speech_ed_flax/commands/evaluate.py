@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from speech_ed_flax.commands.outcome import UsageError
-from speech_ed_flax.commands.progress import Tally, progress_bar
-from speech_ed_flax.commands.recognition import Recognition, load_recogniser
+from speech_ed_flax.commands.progress import Tally, progress_bar, reporter
+from speech_ed_flax.commands.recognition import Recognition, begin, load_recogniser
 from speech_ed_flax.commands.utterances import Utterance, find_utterances
 from speech_ed_flax.errors import SpeechError
 
@@ -110,7 +110,8 @@ def _recognise(
             yield samples, model.processor.features.sampling_rate
 
     settings = recognition.settings() | {"thresholds": Thresholds(None, None)}
-    transcripts = model.transcriber(**settings).stream(sources())
+    transcriber = begin(model, recognition, settings, many=False, report=reporter(not shown))
+    transcripts = transcriber.stream(sources())
     predictions: list[tuple[Utterance, str]] = []
     with progress_bar(len(utterances), shown) as advance:
         for number, transcript in enumerate(transcripts):

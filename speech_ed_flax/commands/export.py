@@ -1,6 +1,5 @@
 """The command ``export``: a model as a program that runs where nothing but JAX is installed."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,7 +7,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from speech_ed_flax.commands.outcome import Outcome, UsageError, refuse_overwriting
-from speech_ed_flax.commands.recognition import Count
+from speech_ed_flax.commands.progress import reporter
+from speech_ed_flax.commands.recognition import Count, embedded
 
 
 def export(
@@ -99,11 +99,8 @@ def _check_extra() -> None:
 
 
 def _load(name: str | None, dtype: str, local_files_only: bool) -> Any:
-    from speech_ed_flax.embedded import FOLDER, HEARS
     from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 
-    if name is None:
-        print(f"no --model: the one of this package hears {HEARS}, no more", file=sys.stderr)
     return FlaxSpeechEncoderDecoderModel.from_pretrained(
-        FOLDER if name is None else name, dtype=dtype, local_files_only=local_files_only
+        name or embedded(reporter(quiet=False)), dtype=dtype, local_files_only=local_files_only
     )

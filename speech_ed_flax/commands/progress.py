@@ -43,7 +43,7 @@ class Tally:
         return Outcome.SOME_FAILED if self.failed else Outcome.DONE
 
     def summary(self) -> str:
-        """Returns one line; RTFx is seconds of sound per second of work, compilation included."""
+        """Returns one line; RTFx is seconds of sound per second, all that takes time included."""
         wall = self._wall()
         counts = f"{self.done} transcribed"
         counts += f", {self.kept} kept" if self.kept else ""
@@ -60,6 +60,16 @@ class Tally:
 
     def _wall(self) -> float:
         return max(time.perf_counter() - self.started, 1e-9)
+
+
+def reporter(quiet: bool) -> Callable[[str], None]:
+    """Returns what says a line on stderr, unless it is to be quiet."""
+
+    def report(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    return report
 
 
 @contextmanager

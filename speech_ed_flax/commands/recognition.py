@@ -84,9 +84,17 @@ class Recognition:
 
         from speech_ed_flax.memory import free_memory
 
-        return (
-            free_memory(jax.local_devices()[0]) if self.memory is None else int(self.memory * 1e9)
-        )
+        if self.memory is not None:
+            return int(self.memory * 1e9)
+        return free_memory(jax.local_devices()[0])
+
+
+def embedded(report: Callable[[str], None]) -> str:
+    """Returns the folder of the model that comes with the package, and reports that it is used."""
+    from speech_ed_flax.embedded import FOLDER, HEARS
+
+    report(f"no --model: the one of this package hears {HEARS}, no more")
+    return str(FOLDER)
 
 
 def load_recogniser(name: str, recognition: Recognition, local_files_only: bool) -> Any:
@@ -129,10 +137,29 @@ class Work:
         Args:
             report: is told what takes time.
         """
-        from speech_ed_flax.transcription import prepare
+        model = load_recogniser(self.model, self.recognition, self.local_files_only)
+        return begin(model, self.recognition, self.settings, self.many, report)
 
-        recogniser = load_recogniser(self.model, self.recognition, self.local_files_only)
-        transcriber = recogniser.transcriber(**self.settings)
-        if self.many:
-            prepare(transcriber, self.recognition.room, report)
-        return transcriber
+
+def begin(
+    model: Any,
+    recognition: Recognition,
+    settings: dict[str, Any],
+    many: bool,
+    report: Callable[[str], None],
+) -> Any:
+    """Returns the transcriber of a model; with a limit of memory its batches keep within it.
+
+    Args:
+        model: a ``FlaxSpeechEncoderDecoderModel``.
+        recognition: how speech becomes text.
+        settings: of ``model.transcriber``.
+        many: whether it is worth while to compile every shape of batches first.
+        report: is told what takes time.
+    """
+    from speech_ed_flax.transcription import prepare
+
+    transcriber = model.transcriber(**settings)
+    if many or recognition.memory is not None:
+        prepare(transcriber, recognition.room, report)
+    return transcriber

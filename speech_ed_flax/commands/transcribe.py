@@ -1,7 +1,7 @@
 """The command ``transcribe``: many recordings in, text out."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -13,8 +13,8 @@ from cyclopts.validators import Number
 from speech_ed_flax.commands.engine import Engine
 from speech_ed_flax.commands.interruption import first_interrupt
 from speech_ed_flax.commands.outcome import UsageError
-from speech_ed_flax.commands.progress import Tally, progress_bar
-from speech_ed_flax.commands.recognition import MANY, Recognition, Work
+from speech_ed_flax.commands.progress import Tally, progress_bar, reporter
+from speech_ed_flax.commands.recognition import MANY, Recognition, Work, embedded
 from speech_ed_flax.commands.recordings import (
     Recording,
     find_recordings,
@@ -137,19 +137,18 @@ def transcribe(
         output_dir.mkdir(parents=True, exist_ok=True)
     mine = share(found.recordings, own_shard() if shard == "auto" else shard)
     left = [r for r in mine if not (skip_existing and results.has(r))]
-    transcriber = None
-    if left:
+    tally = Tally(kept=len(mine) - len(left))
+    for fault in found.faults:
+        tally.fail(fault)
+    if left and not (found.faults and on_error == "stop"):
         if workers is None:
             workers = int(len(left) > MANY or engine.engine == "ray")
         settings = recognition.settings([recording.seconds for recording in left])
         settings |= {"workers": workers} | details.settings()
-        name = model or _embedded(quiet)
+        report = reporter(quiet)
+        name = model or embedded(report)
         work = Work(name, recognition, settings, local_files_only, len(left) > MANY)
-        transcriber = engine.begin(work, len(left), _reporter(quiet))
-    tally = Tally(kept=len(mine) - len(left))
-    for fault in found.faults:
-        tally.fail(fault)
-    if transcriber is not None and not (found.faults and on_error == "stop"):
+        transcriber = engine.begin(work, len(left), report)
         texts = _transcribe(transcriber, left, results, tally, on_error == "stop", not quiet)
         if details.reference is not None:
             _compare(details.reference, texts)
@@ -157,25 +156,6 @@ def transcribe(
     if not quiet:
         print(tally.summary(), file=sys.stderr)
     return tally.outcome()
-
-
-def _reporter(quiet: bool) -> Callable[[str], None]:
-    """Returns what says on stderr what takes time."""
-
-    def report(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    return report
-
-
-def _embedded(quiet: bool) -> str:
-    """Returns the folder of the model that comes with the package, and says that it is used."""
-    from speech_ed_flax.embedded import FOLDER, HEARS
-
-    if not quiet:
-        print(f"no --model: the one of this package hears {HEARS}, no more", file=sys.stderr)
-    return str(FOLDER)
 
 
 def _results(several: bool, folder: Path | None, kind: str, skip_existing: bool) -> Results:

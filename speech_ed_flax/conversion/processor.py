@@ -71,6 +71,19 @@ class Processor:
         return self.writer.batch_decode(tokens, skip_special_tokens=True)
 
     @property
+    def hearer(self) -> Features:
+        """Returns the features.
+
+        Raises:
+            ConfigError: if the checkpoint does not say.
+        """
+        if self.features is None:
+            raise ConfigError(
+                "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
+            )
+        return self.features
+
+    @property
     def writer(self) -> Any:
         """Returns the tokenizer.
 

@@ -18,6 +18,7 @@ from speech_ed_flax.exporting import PLATFORMS
 from speech_ed_flax.exporting.lengths import Lengths, lengths_of
 from speech_ed_flax.exporting.program import export_program
 from speech_ed_flax.exporting.vocabulary import spelling
+from speech_ed_flax.precision import computed_dtype
 from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
 
 PROGRAM, WEIGHTS, SAMPLE = "transcribe.stablehlo", "weights.npz", "sample.npz"
@@ -48,11 +49,7 @@ def export_folder(
     Raises:
         ConfigError: if the model or a setting cannot be exported.
     """
-    features, encoder = model.processor.features, model.module.encoder.config
-    if features is None:
-        raise ConfigError(
-            "the checkpoint does not say how its encoder hears: add preprocessor_config.json."
-        )
+    features, encoder = model.processor.hearer, model.module.encoder.config
     length = None if seconds is None else _length(features, encoder, seconds)
     lengths = lengths_of(encoder) if length is None else Lengths(length, 0)
     exported = export_program(model, platforms, batch_size, length, **settings)
@@ -119,7 +116,7 @@ def _describe(
         "platforms": list(exported.platforms),
         "calling_convention_version": exported.calling_convention_version,
         "jax": jax.__version__,
-        "dtype": str(jax.tree.leaves(model.params)[0].dtype),
+        "dtype": str(computed_dtype(model.params)),
         "inputs": dict(zip(("features", "mask"), map(_shape, inputs), strict=True)),
         "outputs": {name: _shape(output) for name, output in outputs.items()},
         "batch": batch_size,

@@ -16,7 +16,7 @@ from speech_ed_flax.exporting.lengths import Lengths, lengths_of
 from speech_ed_flax.generation.generate import generate
 from speech_ed_flax.generation.output import confidence
 from speech_ed_flax.generation.plan import Plan
-from speech_ed_flax.generation.prompt import first_tokens, target_language_token
+from speech_ed_flax.generation.prompt import first_tokens, write_in
 from speech_ed_flax.generation.request import Request, prepare
 from speech_ed_flax.generation.steps import Rules
 from speech_ed_flax.generation.whisper import LANGUAGE, detect_language, languages_of
@@ -60,10 +60,8 @@ def export_program(
     """
     refuse_integers(model.params)
     generation: Any = merge_generation(None, model.generation_config, settings)
-    if target_language is not None:
-        generation.forced_bos_token_id = target_language_token(
-            model.config.decoder.model_type, model.processor.tokenizer, target_language
-        )
+    decoder = model.config.decoder.model_type
+    write_in(target_language, generation, decoder, model.processor.tokenizer)
     module = model.with_padding("invariant").module
     search = _search_of(model, generation, language, task)
 

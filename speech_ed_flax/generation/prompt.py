@@ -79,6 +79,22 @@ def with_start(tokens: Any | None, start: int, batch: int) -> Int[np.ndarray, "b
     return np.concatenate([column, tokens], axis=1)
 
 
+def write_in(language: str | None, generation: Any, model_type: str, tokenizer: Any | None) -> None:
+    """Makes generation begin with the token of a language, if one is wanted.
+
+    Args:
+        language: see ``target_language_token``.
+        generation: transformers' generation config, which is changed.
+        model_type: of the decoder.
+        tokenizer: of the decoder, if there is one.
+
+    Raises:
+        ConfigError: if the decoder cannot be told, or its tokenizer has no such language.
+    """
+    if language is not None:
+        generation.forced_bos_token_id = target_language_token(model_type, tokenizer, language)
+
+
 def target_language_token(model_type: str, tokenizer: Any | None, language: str) -> int:
     """Returns the token that makes an mBART checkpoint write a language.
 

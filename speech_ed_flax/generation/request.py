@@ -72,8 +72,8 @@ def respond(
     Raises:
         ConfigError: naming a setting that is invalid, not supported, or does not fit another.
     """
-    arguments, length = _arguments(module, params, inputs, mask, generation, request)
-    max_time = generation.max_time
+    arguments = _arguments(module, params, inputs, mask, generation, request)
+    length, max_time = request.prompt.shape[1], generation.max_time
     if request.streamer is None and max_time is None:
         return GenerationOutput.of(generate(*arguments), length)
     found = generate_in_stretches(*arguments, streamer=request.streamer, max_time=max_time)
@@ -89,18 +89,17 @@ def compile_ahead(
     request: Request,
 ) -> jax.stages.Compiled:
     """Compiles what ``respond`` runs, which then finds it compiled; runs nothing."""
-    arguments, _ = _arguments(module, params, inputs, mask, generation, request)
+    arguments = _arguments(module, params, inputs, mask, generation, request)
     compiled: Any = generate
     return compiled.lower(*arguments).compile()
 
 
 def _arguments(
     module: Any, params: Params, inputs: Any, mask: Any, generation: Any, request: Request
-) -> tuple[tuple[Any, ...], int]:
-    """Returns the arguments of ``generate``, and the length of the prompt."""
+) -> tuple[Any, ...]:
+    """Returns the arguments of ``generate``."""
     plan, rules = prepare(module.decoder.config, generation, request)
-    prompt = jnp.asarray(request.prompt)
-    return (module, params, inputs, mask, prompt, plan, rules), request.prompt.shape[1]
+    return module, params, inputs, mask, jnp.asarray(request.prompt), plan, rules
 
 
 def prepare(decoder: Any, generation: Any, request: Request) -> tuple[Plan, Rules]:

@@ -26,7 +26,6 @@ from speech_ed_flax.data.planning import plan_evaluation, plan_training
 from speech_ed_flax.data.selection import FrameCount
 from speech_ed_flax.data.store import Store
 from speech_ed_flax.data.tokenizer import train_tokenizer
-from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.mesh import DATA, FSDP
 from speech_ed_flax.model import SpeechEncoderDecoder, abstract_params, build, with_layers
 from speech_ed_flax.pretrained import FlaxSpeechEncoderDecoderModel
@@ -145,8 +144,7 @@ def make_model(settings: ModelSettings, train: Store) -> FlaxSpeechEncoderDecode
             )
         encoder, decoder = settings.encoder or {}, settings.decoder or {}
         model = create(encoder, decoder, tokenizer, padding=settings.padding)
-    if model.processor.features is None:
-        raise ConfigError("the checkpoint lacks preprocessor_config.json: how does it hear?")
+    _ = model.processor.hearer  # refused here, before the data are read
     return model
 
 

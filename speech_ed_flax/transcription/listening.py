@@ -141,8 +141,7 @@ class Listening:
 
     @property
     def _cutting(self) -> Cutting:
-        fixed = self.features.fixed_samples
-        heard = self.longest if fixed is None else fixed / self.features.sampling_rate
+        heard = self.longest if self.features.fixed_samples is None else self.lengths[0]
         return Cutting(longest=min(heard, self.longest))
 
     def _blocks(self, job: Job) -> Iterator[np.ndarray]:

@@ -24,8 +24,8 @@ def prepare(transcriber: Transcriber, room: int | None, report: Report) -> None:
         rows = transcriber.rows(transcriber.batch_size)
         report(f"compiling {number} of {len(lengths)}: {rows} x {seconds:g} s")
         while not _fits(transcriber, seconds, room) and rows > transcriber.row_multiple:
-            rows = transcriber.batch_size = rows // 2
-            report(f"not enough memory for batches of {2 * rows}: going on with {rows}")
+            report(transcriber.halve(rows))
+            rows //= 2
     transcriber.least_rows = transcriber.rows(transcriber.batch_size)
 
 

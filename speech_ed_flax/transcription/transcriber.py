@@ -185,10 +185,7 @@ class Transcriber:
                 raise
         finally:
             self.usage.busy += time.perf_counter() - started
-        self.batch_size, self.least_rows = len(clips) // 2, 1
-        _LOGGER.warning(
-            "not enough memory for batches of %d: going on with %d", len(clips), self.batch_size
-        )
+        _LOGGER.warning(self.halve(len(clips)))
         return [h for half in _halves(clips) for h in self._found(half)]
 
     def rows(self, clips: int) -> int:
@@ -197,6 +194,11 @@ class Transcriber:
         while rows < clips:
             rows *= 2
         return rows
+
+    def halve(self, rows: int) -> str:
+        """Makes batches half as large as one that does not fit into the memory, and says so."""
+        self.batch_size, self.least_rows = rows // 2, 1
+        return f"not enough memory for batches of {rows}: going on with {rows // 2}"
 
 
 def _halves(clips: Sequence[Clip]) -> tuple[Sequence[Clip], Sequence[Clip]]:

@@ -402,3 +402,5 @@ def test_ray_that_is_not_installed_is_named(monkeypatch, tmp_path, capsys):
     assert "pip install 'speech_ed_flax[ray]'" in capsys.readouterr().err
     assert main([*command, "--actors", "2"]) == 2
     assert "--actors is for --engine ray" in capsys.readouterr().err
+    assert main([*command, "--ray-address", "auto"]) == 2
+    assert "--ray-address is for --engine ray" in capsys.readouterr().err

@@ -127,6 +127,11 @@ def test_a_prepared_folder_is_evaluated_as_its_manifest_is(model, manifest, tmp_
     assert found[0] == found[1]
 
 
+def test_a_limit_of_memory_is_kept(model, manifest, capsys):
+    assert evaluate(manifest, "-m", model, "--memory", "1e-9", "--max-shapes", "1") == 0
+    assert "not enough memory for batches of 2: going on with 1" in capsys.readouterr().err
+
+
 def test_nothing_that_can_be_read_ends_with_4_and_has_no_scores(model, tmp_path, capsys):
     empty = tmp_path / "empty.jsonl"
     empty.write_text('{"audio": "missing.wav", "text": "one"}\n')
