@@ -87,8 +87,10 @@ def _word(tokenizer: Any) -> tuple[str, list[str]]:
     word = "abcdef"
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(word, add_special_tokens=False).input_ids)
     if word not in tokenizer.convert_tokens_to_string(tokens):
-        special = set(tokenizer.all_special_tokens)
-        tokens = [next(token for token in tokenizer.get_vocab() if token not in special)]
+        special, write = set(tokenizer.all_special_tokens), tokenizer.convert_tokens_to_string
+        # A space is no word: behind it, spaces are dropped. A vocabulary has no order of its own.
+        own = (token for token in sorted(tokenizer.get_vocab()) if token not in special)
+        tokens = [next(token for token in own if write([token]).strip())]
     return tokenizer.convert_tokens_to_string(tokens).strip(), tokens
 
 

@@ -21,6 +21,17 @@ def test_texts_of_tokens_in_a_row_are_what_the_tokenizer_writes(kind):
         assert said.encode("latin-1").decode().strip() == text
 
 
+def test_no_order_of_the_vocabulary_matters():
+    tokenizer = train_tokenizer(TEXTS, "char")
+    vocabulary = tokenizer.get_vocab()
+    expected = spelling(tokenizer, len(tokenizer))
+    for first in vocabulary:
+        order = {first: vocabulary[first], **vocabulary}
+        tokenizer.get_vocab = lambda order=order: order
+        assert spelling(tokenizer, len(tokenizer)) == expected
+    assert expected is not None
+
+
 def test_a_tokenizer_that_does_more_than_that_has_none():
     tokenizer = train_tokenizer(TEXTS, "word")
     decode = tokenizer.decode
