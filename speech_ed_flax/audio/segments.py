@@ -39,7 +39,6 @@ class Cutting:
     Attributes:
         longest: most of one stretch.
         pause: silence in which a stretch may end.
-        long_pause: silence in which it always ends.
         click: sound that is too short to be speech.
         padding: silence that is kept before and behind speech.
 
@@ -49,7 +48,6 @@ class Cutting:
 
     longest: float | int = 30.0
     pause: float | int = 0.3
-    long_pause: float | int = 5.0
     click: float | int = 0.06
     padding: float | int = 0.2
 
@@ -59,6 +57,11 @@ class Cutting:
                 f"longest={self.longest}: a stretch is longer than the {self.padding} s of silence "
                 "at both its ends (raise it)."
             )
+
+    @property
+    def long_pause(self) -> float | int:
+        """Silence in which a stretch always ends: models of short clips know no long pauses."""
+        return max(self.pause, self.longest / 8)
 
 
 class _Found(NamedTuple):

@@ -9,6 +9,7 @@ from cyclopts.validators import Number
 from speech_ed_flax.commands.outcome import Outcome, UsageError, refuse_overwriting
 from speech_ed_flax.commands.progress import reporter
 from speech_ed_flax.commands.recognition import Count, embedded
+from speech_ed_flax.data.extras import require
 
 
 def export(
@@ -54,7 +55,7 @@ def export(
         local_files_only: Stay off the network.
     """
     wanted = _platforms(platforms)
-    _check_extra()
+    require("flatbuffers", "export")  # what jax.export writes programs with
     destination = destination.expanduser().resolve()
     if model is not None and Path(model).expanduser().resolve() == destination:
         raise UsageError(f"{destination}: it is the model too; name another folder.")
@@ -86,16 +87,6 @@ def _platforms(given: str) -> tuple[str, ...]:
     if unknown := [name for name in wanted if name not in PLATFORMS]:
         raise UsageError(f"--platforms {unknown[0]!r} is not known: use {','.join(PLATFORMS)}.")
     return wanted
-
-
-def _check_extra() -> None:
-    """Raises UsageError if what ``jax.export`` writes programs with is not installed."""
-    try:
-        import flatbuffers  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "export needs flatbuffers: pip install 'speech_ed_flax[export]'."
-        ) from None
 
 
 def _load(name: str | None, dtype: str, local_files_only: bool) -> Any:

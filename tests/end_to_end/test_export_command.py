@@ -121,5 +121,5 @@ def test_a_model_is_not_overwritten_by_its_program(folder, capsys):
 
 def test_without_flatbuffers_it_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    assert main(["export", str(tmp_path / "out")]) == 2
+    assert main(["export", str(tmp_path / "out")]) == 4
     assert "pip install 'speech_ed_flax[export]'" in capsys.readouterr().err

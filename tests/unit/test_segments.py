@@ -65,6 +65,11 @@ def test_a_cut_falls_into_the_last_pause_that_a_stretch_reaches(pause):
     assert second[0] == pytest.approx((pause + 1.0) * RATE, abs=300)
 
 
+@pytest.mark.parametrize(("pause", "stretches"), [(0.8, 2), (1.5, 3)])
+def test_a_pause_of_an_eighth_of_the_longest_ends_a_stretch(pause, stretches):
+    assert len(spans(talk(2, pause, 2, 0.4, 6), longest=8.0)) == stretches
+
+
 def test_where_there_is_no_pause_the_quietest_place_of_the_last_third_is_cut():
     sound = talk(45)
     sound[24_900:25_100] *= 0.05
