@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 
 from speech_ed_flax.errors import ConfigError
-from speech_ed_flax.settings import to_yaml
+from speech_ed_flax.settings import read_settings, to_yaml
 from speech_ed_flax.training.config import TrainConfig
 
 Resume = Literal["auto", "never", "must"]
@@ -44,7 +44,8 @@ class RunFolder:
         """Creates the folder, or makes sure that the training in it may go on.
 
         Raises:
-            ConfigError: if there is a training and ``resume`` is "never", or none and it is "must".
+            ConfigError: if there is a training and ``resume`` is "never", or none and it is "must",
+                or one of another model.
         """
         begun = self.config.exists()
         if begun and resume == "never":
@@ -55,10 +56,22 @@ class RunFolder:
             raise ConfigError(f"{self.path}: holds no training to resume: use --resume auto.")
         if not begun and self.path.exists() and any(self.path.iterdir()):
             raise ConfigError(f"{self.path}: is not empty and no run: name another folder.")
+        if begun and self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
+            self._check_model(config)
         self.path.mkdir(parents=True, exist_ok=True)
         _fresh(self.config).write_text(to_yaml(config), encoding="utf-8")
         write_json(self.path / "versions.json", versions())
         os.replace(_fresh(self.config), self.config)
+
+    def _check_model(self, config: TrainConfig) -> None:
+        """Raises ConfigError if the model that was made is not the one that is asked for."""
+        made = read_settings(TrainConfig, self.config).model
+        for name in ("checkpoint", "encoder", "decoder", "tokenizer"):
+            if getattr(made, name) != getattr(config.model, name):
+                raise ConfigError(
+                    f"{self.path}: model.{name} is not what the training began with: give it what "
+                    f"{self.config.name} there says, or begin anew in another folder."
+                )
 
 
 def _fresh(path: Path) -> Path:

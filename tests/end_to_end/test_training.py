@@ -185,6 +185,13 @@ def test_a_training_on_other_data_does_not_go_on(config, finished, tmp_path):
         train(other, finished)
 
 
+def test_a_training_of_another_model_does_not_go_on(config, finished):
+    encoder = config.model.encoder | {"hidden_dropout": 0.25}
+    other = replace(config, model=replace(config.model, encoder=encoder))
+    with pytest.raises(ValueError, match=r"model\.encoder is not what the training began with"):
+        train(other, finished)
+
+
 def test_a_training_stops_when_it_gets_no_better_and_shows_what_it_did(config, tmp_path):
     patient = replace(config.evaluation, every=5, patience=2)
     slow = replace(config.optimizer, learning_rate=0.0)
