@@ -14,6 +14,7 @@ import jax
 from speech_ed_flax.errors import ConfigError
 from speech_ed_flax.settings import read_settings, to_yaml
 from speech_ed_flax.training.config import TrainConfig
+from speech_ed_flax.training.records import find_steps
 
 Resume = Literal["auto", "never", "must"]
 
@@ -56,7 +57,7 @@ class RunFolder:
             raise ConfigError(f"{self.path}: holds no training to resume: use --resume auto.")
         if not begun and self.path.exists() and any(self.path.iterdir()):
             raise ConfigError(f"{self.path}: is not empty and no run: name another folder.")
-        if begun and self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
+        if begun and find_steps(self.checkpoints):  # else the model is made anew
             self._check_model(config)
         self.path.mkdir(parents=True, exist_ok=True)
         _fresh(self.config).write_text(to_yaml(config), encoding="utf-8")
